@@ -1,0 +1,154 @@
+/* malloc and its relatives: from a request to the path that serves it.
+ *
+ *   bytes <= 1 KiB            heap_malloc_small, inlined here: the hot path
+ *   <= the run threshold      heap_malloc_medium
+ *   <= the raw threshold      run_malloc
+ *   above                     raw_malloc
+ */
+#include "api/allocate.h"
+
+#include "api/names.h"
+#include "heap/heap.h"
+#include "heap/run.h"
+#include "heap/thread.h"
+#include "os/map.h"
+#include "os/settings.h"
+#include "raw/raw.h"
+#include "tarn/tarn.h"
+
+#include <errno.h>
+#include <string.h>
+
+static void *fail(int error)
+{
+    errno = error;
+    return NULL;
+}
+
+/* A run; *dirty_bytes of it may hold something. */
+static void *allocate_run(size_t bytes, size_t *dirty_bytes)
+{
+    struct heap *own = thread_heap();
+    struct heap *heap = own != NULL ? own : thread_late_heap();
+    if (heap == NULL)
+        return NULL;
+    bool zeroed = false;
+    void *run = run_malloc(heap, bytes, &zeroed);
+    heap_spend(heap, bytes);
+    if (own == NULL)
+        thread_late_done();
+    *dirty_bytes = zeroed ? 0 : bytes;
+    return run;
+}
+
+/* Above the size classes. */
+static void *allocate_large(size_t bytes, size_t alignment, size_t *dirty_bytes)
+{
+    if (UNLIKELY(bytes > PTRDIFF_MAX))
+        return fail(ENOMEM);
+    void *block = bytes <= settings.raw_threshold_bytes && alignment <= SLOT_BYTES
+                      ? allocate_run(bytes, dirty_bytes)
+                      : raw_malloc(bytes, alignment, dirty_bytes);
+    return block != NULL ? block : fail(ENOMEM);
+}
+
+COLD static void *allocate_larger(size_t bytes)
+{
+    size_t dirty_bytes;
+    return allocate_large(bytes, BLOCK_ALIGNMENT, &dirty_bytes);
+}
+
+__attribute__((noinline)) static void *malloc_above_small(size_t bytes)
+{
+    if (LIKELY(bytes <= settings.run_threshold_bytes))
+        return heap_malloc_medium(heap_self, bytes);
+    return allocate_larger(bytes);
+}
+
+EXPORT void *tarn_malloc(size_t bytes)
+{
+    if (LIKELY(bytes <= DIRECT_BYTES_MOST))
+        return heap_malloc_small(heap_self, bytes);
+    return malloc_above_small(bytes);
+}
+
+void *allocate_zeroed(size_t bytes)
+{
+    if (bytes <= settings.run_threshold_bytes) {
+        void *block = tarn_malloc(bytes);
+        return block != NULL ? memset(block, 0, bytes) : NULL;
+    }
+    size_t dirty_bytes;
+    void *block = allocate_large(bytes, BLOCK_ALIGNMENT, &dirty_bytes);
+    return block != NULL ? memset(block, 0, dirty_bytes < bytes ? dirty_bytes : bytes) : NULL;
+}
+
+EXPORT void *tarn_calloc(size_t count, size_t size)
+{
+    size_t bytes;
+    if (UNLIKELY(!bits_multiply(count, size, &bytes)))
+        return fail(ENOMEM);
+    return allocate_zeroed(bytes);
+}
+
+void *allocate_aligned(size_t bytes, size_t alignment)
+{
+    if (alignment <= BLOCK_ALIGNMENT)
+        return tarn_malloc(bytes);
+    if (alignment <= SLOT_BYTES && bytes <= settings.run_threshold_bytes) {
+        uint32_t class = class_of_aligned_size(bytes, alignment);
+        if (class < CLASS_COUNT && class_bytes(class) <= settings.run_threshold_bytes)
+            return tarn_malloc(class_bytes(class));
+    }
+    size_t dirty_bytes;
+    return allocate_large(bytes == 0 ? 1 : bytes, alignment, &dirty_bytes);
+}
+
+EXPORT void *tarn_aligned_alloc(size_t alignment, size_t bytes)
+{
+    return bits_is_power_of_two(alignment) ? allocate_aligned(bytes, alignment) : fail(EINVAL);
+}
+
+EXPORT int tarn_posix_memalign(void **pointer, size_t alignment, size_t bytes)
+{
+    if (!bits_is_power_of_two(alignment) || alignment % sizeof(void *) != 0)
+        return EINVAL;
+    int saved_errno = errno;
+    void *block = allocate_aligned(bytes, alignment);
+    errno = saved_errno;
+    if (block == NULL)
+        return ENOMEM;
+    *pointer = block;
+    return 0;
+}
+
+EXPORT void *tarn_memalign(size_t alignment, size_t bytes)
+{
+    if (alignment > (SIZE_MAX >> 1) + 1)
+        return fail(EINVAL);
+    size_t power = BLOCK_ALIGNMENT;
+    while (power < alignment)
+        power *= 2;
+    return allocate_aligned(bytes, power);
+}
+
+EXPORT void *tarn_valloc(size_t bytes)
+{
+    return allocate_aligned(bytes, map_page_bytes());
+}
+
+EXPORT void *tarn_pvalloc(size_t bytes)
+{
+    size_t page = map_page_bytes();
+    if (bytes > PTRDIFF_MAX)
+        return fail(ENOMEM);
+    return allocate_aligned(bytes == 0 ? page : bits_align_up(bytes, page), page);
+}
+
+ALSO_AS(malloc, void *, size_t)
+ALSO_AS(calloc, void *, size_t, size_t)
+ALSO_AS(aligned_alloc, void *, size_t, size_t)
+ALSO_AS(posix_memalign, int, void **, size_t, size_t)
+ALSO_AS(memalign, void *, size_t, size_t)
+ALSO_AS(valloc, void *, size_t)
+ALSO_AS(pvalloc, void *, size_t)

@@ -1,0 +1,81 @@
+/* The process as a whole: its start, its forks, its end, and memory given back on request.
+ *
+ * Malloc works before any of this has run. Lock order at fork: late heap, raw, housekeeper, liburcu
+ * (docs/concurrency.md).
+ */
+#include "api/report.h"
+
+#include "api/names.h"
+#include "arena/arena_list.h"
+#include "arena/housekeeper.h"
+#include "heap/park.h"
+#include "heap/slot_cache.h"
+#include "heap/thread.h"
+#include "heap/tick.h"
+#include "os/settings.h"
+#include "raw/raw.h"
+#include "tarn/tarn.h"
+
+#include <pthread.h>
+
+static void before_fork(void)
+{
+    thread_before_fork();
+    raw_before_fork();
+    housekeeper_before_fork();
+    rcu_before_fork();
+}
+
+static void after_fork_parent(void)
+{
+    rcu_after_fork_parent();
+    housekeeper_after_fork();
+    raw_after_fork();
+    thread_after_fork();
+}
+
+/* Heaps that other threads were running stay as they are: nobody runs them here, others may post to them. */
+static void after_fork_child(void)
+{
+    rcu_after_fork_child(&heap_self->own_reader);
+    arena_list_after_fork_child();
+    housekeeper_after_fork();
+    raw_after_fork();
+    thread_after_fork();
+}
+
+static bool drop_caches(void)
+{
+    return raw_drop_cache() > 0;
+}
+
+__attribute__((constructor(101))) static void start(void)
+{
+    settings_read();
+    thread_initialise();
+    slot_cache_last_resort = drop_caches;
+    pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+    if (settings.verbosity > 1)
+        report_start();
+}
+
+__attribute__((destructor(101))) static void end(void)
+{
+    if (settings.statistics_at_exit)
+        tarn_malloc_stats();
+}
+
+EXPORT int tarn_malloc_trim(size_t pad)
+{
+    struct heap *own = thread_heap();
+    struct heap *heap = own != NULL ? own : thread_late_heap();
+    if (heap != NULL)
+        tick_now(heap);
+    if (own == NULL && heap != NULL)
+        thread_late_done();
+    size_t released = raw_drop_cache();
+    released += housekeeper_trim(pad);
+    return released > 0;
+}
+
+ALSO_AS(malloc_trim, int, size_t)

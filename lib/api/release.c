@@ -1,0 +1,187 @@
+/* free and its relatives: classify, then local, remote, run or raw.
+ *
+ * The hot path (free_hot): the slot map word of the block differs from the thread's own heap only in the
+ * low bits, which lead to the pool's descriptor.
+ */
+#include "api/release.h"
+
+#include "api/classify.h"
+#include "api/names.h"
+#include "base/fatal.h"
+#include "heap/mailbox.h"
+#include "heap/run.h"
+#include "heap/thread.h"
+#include "os/settings.h"
+#include "raw/raw.h"
+#include "tarn/tarn.h"
+
+static void free_pool_block(struct classified found, struct block *block)
+{
+    if (UNLIKELY(block->canary == found.pool))
+        fatal_double_free(block, found.bytes);
+    struct heap *heap = thread_heap();
+    if (heap == found.heap)
+        heap_free_own(heap, found.pool, block);
+    else if (heap != NULL)
+        mailbox_send(heap, found.pool, block);
+    else
+        mailbox_send_now(found.pool, block);
+}
+
+static void free_run(void *pointer)
+{
+    struct heap *own = thread_heap();
+    struct heap *heap = own != NULL ? own : thread_late_heap();
+    bool freed = heap != NULL && run_free(heap, pointer);
+    if (own == NULL && heap != NULL)
+        thread_late_done();
+    if (!freed && heap != NULL)
+        fatal_invalid(pointer, "free");
+}
+
+/* Whatever the hot path of free does not serve; not NULL. */
+static __attribute__((noinline)) void free_elsewhere(void *pointer)
+{
+    struct classified found = classify(pointer);
+    switch (found.kind) {
+    case KIND_POOL:
+        free_pool_block(found, pointer);
+        return;
+    case KIND_RUN:
+        free_run(pointer);
+        return;
+    case KIND_RAW:
+        if (raw_free(pointer))
+            return;
+        break;
+    case KIND_INVALID:
+        break;
+    }
+    fatal_invalid(pointer, "free");
+}
+
+static __attribute__((noinline)) void free_granule(void *pointer)
+{
+    if (pointer != NULL)
+        free_elsewhere(pointer);
+}
+
+/* The hot path. `sized` is a constant: with it, a block that does not fit `bytes` goes the slow way, to be named. */
+ALWAYS_INLINE bool free_hot(void *pointer, bool sized, size_t bytes)
+{
+    struct heap *heap = heap_self;
+    struct arena *arena = arena_of(pointer);
+    /* relaxed: a word of the own heap was written by this thread; for any other the slow path loads again. */
+    uint64_t word = atomic_load_explicit(&arena->slot_map[arena_slot_of(pointer)], memory_order_relaxed);
+    uint64_t offset = word ^ (uintptr_t)heap;
+    if (UNLIKELY(offset >= SLOT_BYTES))
+        return false;
+    struct pool *pool = (struct pool *)((uintptr_t)arena + offset);
+    struct block *block = pointer;
+    if (sized && UNLIKELY(bytes > pool->block_bytes || bytes < pool->block_bytes / 2))
+        return false;
+    if (UNLIKELY(block->canary == pool))
+        return false;
+    heap_free_own(heap, pool, block);
+    return true;
+}
+
+EXPORT void tarn_free(void *pointer)
+{
+    if (UNLIKELY(((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0))
+        free_granule(pointer);
+    else if (UNLIKELY(!free_hot(pointer, false, 0)))
+        free_elsewhere(pointer);
+}
+
+/* A request for `bytes` may have been served by this block, also after realloc has left a block up to twice as large as
+ * needed where it was. A raw block may be larger still. */
+static bool fits(struct classified found, size_t bytes)
+{
+    if (bytes > found.bytes)
+        return false;
+    return found.kind == KIND_RAW || bytes >= found.bytes / 2 || found.bytes <= BLOCK_ALIGNMENT ||
+           class_bytes(class_of_size(bytes == 0 ? 1 : bytes)) == found.bytes;
+}
+
+COLD __attribute__((noreturn)) static void fatal_size(const char *call, const void *pointer, size_t bytes,
+                                                      size_t block_bytes)
+{
+    struct text line = {0};
+    text_string(&line, call);
+    text_string(&line, " of ");
+    text_address(&line, pointer);
+    text_string(&line, " with size ");
+    text_decimal(&line, bytes);
+    text_string(&line, ", but the block has ");
+    text_decimal(&line, block_bytes);
+    text_string(&line, " bytes");
+    fatal_line(&line);
+}
+
+static __attribute__((noinline)) void release_sized_elsewhere(void *pointer, size_t bytes, const char *call)
+{
+    if (pointer == NULL)
+        return;
+    struct classified found = classify(pointer);
+    if (UNLIKELY(found.kind != KIND_INVALID && !fits(found, bytes)))
+        fatal_size(call, pointer, bytes, found.bytes);
+    tarn_free(pointer);
+}
+
+void release_sized(void *pointer, size_t bytes, const char *call)
+{
+    if (UNLIKELY(((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0) || UNLIKELY(!free_hot(pointer, true, bytes)))
+        release_sized_elsewhere(pointer, bytes, call);
+}
+
+void release_aligned(void *pointer, size_t alignment, size_t bytes, const char *call)
+{
+    if (pointer == NULL)
+        return;
+    struct classified found = classify(pointer);
+    if (UNLIKELY(found.kind != KIND_INVALID && bytes > found.bytes))
+        fatal_size(call, pointer, bytes, found.bytes);
+    release_check_alignment(pointer, alignment, call);
+    tarn_free(pointer);
+}
+
+void release_check_alignment(const void *pointer, size_t alignment, const char *call)
+{
+    if (LIKELY(bits_is_power_of_two(alignment) && ((uintptr_t)pointer & (alignment - 1)) == 0))
+        return;
+    struct text line = {0};
+    text_string(&line, call);
+    text_string(&line, " of ");
+    text_address(&line, pointer);
+    text_string(&line, " with alignment ");
+    text_decimal(&line, alignment);
+    text_string(&line, ", but the block does not have it");
+    fatal_line(&line);
+}
+
+EXPORT void tarn_cfree(void *pointer)
+{
+    tarn_free(pointer);
+}
+
+EXPORT void tarn_free_sized(void *pointer, size_t bytes)
+{
+    release_sized(pointer, bytes, "free_sized");
+}
+
+EXPORT void tarn_free_aligned_sized(void *pointer, size_t alignment, size_t bytes)
+{
+    release_aligned(pointer, alignment, bytes, "free_aligned_sized");
+}
+
+EXPORT size_t tarn_malloc_usable_size(void *pointer)
+{
+    return pointer == NULL ? 0 : classify_live(pointer, "malloc_usable_size").bytes;
+}
+
+ALSO_AS(free, void, void *)
+ALSO_AS(cfree, void, void *)
+ALSO_AS(free_sized, void, void *, size_t)
+ALSO_AS(free_aligned_sized, void, void *, size_t, size_t)
+ALSO_AS(malloc_usable_size, size_t, void *)

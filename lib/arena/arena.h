@@ -1,0 +1,133 @@
+/* An arena: 4 MiB of address space at a multiple of 4 MiB, cut into 256 slots of 16 KiB.
+ *
+ *   slot 0, 1                         slot 2 … 255
+ *   ┌──────────────────────────────┬──────┬──────┬─────────────┬── … ──┐
+ *   │ header: descriptors, slot map│ pool │ pool │ run         │       │
+ *   └──────────────────────────────┴──────┴──────┴─────────────┴── … ──┘
+ *
+ * The header's pages are touched as they are needed: a descriptor page serves 64 slots.
+ *
+ *   who writes                     | field
+ *   -------------------------------|------------------------------------------------------------
+ *   the holder of the slot         | descriptors[slot], slot_map[slot], its bit in dirty
+ *   any thread                     | free, publishing, bucket (arena_list)
+ *   the housekeeper                | aged, next_retired
+ *   fixed once the arena is listed | number
+ *
+ * Holding a slot: its bit in `free` is 0 and this thread made it so (or received the slot from who did).
+ *   free bit 1                 ⇒ slot_map[slot] == 0, no pointer to it exists outside
+ *   dirty bit 1                ⇒ the slot is free, and some page of it may be resident
+ *   free bit 1, dirty bit 0    ⇒ all its pages read as zeroes
+ * Pages of a slot pass from one holder to the next by release on `free` in arena_release and acquire in the claim.
+ *
+ * A slot map word says who serves the slot, and where its pool or run begins:
+ *   0                                        nobody
+ *   heap address | first slot * 64           a pool's slot, owned by that heap (pool/pool)
+ *   1 | slots << 16 | first slot << 32       the first slot of a run (its other slots hold 0)
+ */
+#ifndef TARN_ARENA_ARENA_H
+#define TARN_ARENA_ARENA_H
+
+#include "arena/address_index.h"
+#include "base/compiler.h"
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define ARENA_LOG2             GRANULE_LOG2
+#define ARENA_BYTES            GRANULE_BYTES
+#define SLOT_LOG2              14
+#define SLOT_BYTES             (UINT64_C(1) << SLOT_LOG2)
+#define ARENA_SLOTS            256U
+#define ARENA_HEADER_SLOTS     2U
+#define ARENA_USABLE_SLOTS     (ARENA_SLOTS - ARENA_HEADER_SLOTS)
+#define ARENA_WORDS            4U
+#define WORD_SLOTS             64U
+#define ARENA_DESCRIPTOR_BYTES 64U
+
+/* Claims of contiguous slots do not cross a word of the bitmap; runs are at most this long. */
+#define SPAN_SLOTS_MOST 32U
+
+static inline uint64_t run_word(uint32_t first_slot, uint32_t slots)
+{
+    return 1 | (uint64_t)slots << 16 | (uint64_t)first_slot << 32;
+}
+
+static inline bool word_is_run(uint64_t word)
+{
+    return (word & 1) != 0;
+}
+
+static inline uint32_t run_word_slots(uint64_t word)
+{
+    return (uint32_t)(word >> 16) & 0xffff;
+}
+
+struct arena {
+    unsigned char descriptors[ARENA_SLOTS][ARENA_DESCRIPTOR_BYTES];
+    _Atomic uint64_t slot_map[ARENA_SLOTS];
+    LINE_ALIGNED _Atomic uint64_t free[ARENA_WORDS];
+    _Atomic uint64_t dirty[ARENA_WORDS];
+    LINE_ALIGNED _Atomic uint32_t publishing;
+    _Atomic uint32_t bucket;
+    uint32_t number;
+    LINE_ALIGNED uint64_t aged[ARENA_WORDS];
+    struct arena *next_retired;
+};
+
+static_assert(sizeof(struct arena) <= ARENA_HEADER_SLOTS * SLOT_BYTES, "the header fits its slots");
+static_assert(offsetof(struct arena, slot_map) == ARENA_SLOTS * ARENA_DESCRIPTOR_BYTES, "no hole");
+
+/* Slots of one bitmap word held by one thread: bits of `mask` in word `word` of `arena`. */
+struct span {
+    struct arena *arena;
+    uint64_t mask;
+    uint64_t dirty; /* those of mask whose pages may be resident */
+    uint32_t word;
+};
+
+static inline struct arena *arena_of(const void *pointer)
+{
+    return (struct arena *)((uintptr_t)pointer & ~(uintptr_t)(ARENA_BYTES - 1));
+}
+
+static inline uint32_t arena_slot_of(const void *pointer)
+{
+    return (uint32_t)((uintptr_t)pointer >> SLOT_LOG2) % ARENA_SLOTS;
+}
+
+static inline char *arena_slot_address(struct arena *arena, uint32_t slot)
+{
+    return (char *)arena + (size_t)slot * SLOT_BYTES;
+}
+
+static inline uint32_t span_first_slot(const struct span *span)
+{
+    return span->word * WORD_SLOTS + (uint32_t)__builtin_ctzll(span->mask);
+}
+
+/* A fresh mapping becomes an arena whose usable slots are all free and clean. */
+void arena_initialise(struct arena *arena, uint32_t number);
+
+/* Takes `slots` contiguous slots, or, when `slots` is 1, up to `most` of one word in any order; dirty slots
+ * before clean ones. False when this arena has none. Any thread. */
+bool arena_claim(struct arena *arena, uint32_t slots, uint32_t most, struct span *span);
+
+/* Takes exactly the slots of `mask` if all are free. Any thread. */
+bool arena_claim_exactly(struct arena *arena, uint32_t word, uint64_t mask, struct span *span);
+
+/* Gives held slots back: those in span->dirty as dirty. Their slot map words are 0 by now. The arena may be gone
+ * as soon as this returns, unless the caller is in a read section. */
+void arena_release(const struct span *span);
+
+uint32_t arena_free_slots(struct arena *arena);
+
+/* Whether some word has a row of `slots` free slots. */
+bool arena_has_row(struct arena *arena, uint32_t slots);
+
+bool arena_is_valid(struct arena *arena);
+
+#endif

@@ -1,0 +1,282 @@
+#include "arena/housekeeper.h"
+
+#include "arena/arena_list.h"
+#include "base/bits.h"
+#include "base/counters.h"
+#include "base/fatal.h"
+#include "os/map.h"
+#include "os/settings.h"
+
+#include <pthread.h>
+
+/* A tick purges at most this much, so that no caller of malloc waits long: 16 MiB take about half a millisecond. */
+#define TICK_SLOTS_MOST 1024U
+
+/* Wholly free arenas that stay listed, so that a program that swings around an arena's border does not map and
+ * unmap all the time. Their pages are purged like any others. */
+#define EMPTY_ARENAS_KEPT 1U
+
+static pthread_mutex_t housekeeping = PTHREAD_MUTEX_INITIALIZER;
+
+/* All below: the holder of `housekeeping` only, but for the atomics, which any thread may read. */
+static _Atomic uint64_t next_tick_ms;
+static uint32_t cursor;
+static struct arena *retired;       /* off the list, wait for a grace period to begin */
+static struct arena *in_grace;      /* were retired when the present grace period began */
+static _Atomic bool revivable;      /* retired or in_grace is not empty */
+static _Atomic uint64_t purged_bytes;
+static _Atomic uint64_t purge_calls;
+static _Atomic uint64_t retired_arenas;
+static _Atomic uint64_t unmapped_arenas;
+static _Atomic uint64_t revived_arenas;
+
+static void total_add(_Atomic uint64_t *total, uint64_t amount)
+{
+    atomic_store_explicit(total, atomic_load_explicit(total, memory_order_relaxed) + amount, memory_order_relaxed);
+}
+
+static uint64_t total_read(const _Atomic uint64_t *total)
+{
+    return atomic_load_explicit(total, memory_order_relaxed);
+}
+
+struct housekeeper_totals housekeeper_totals(void)
+{
+    return (struct housekeeper_totals){
+        .purged_bytes = total_read(&purged_bytes),
+        .purge_calls = total_read(&purge_calls),
+        .retired_arenas = total_read(&retired_arenas),
+        .unmapped_arenas = total_read(&unmapped_arenas),
+        .revived_arenas = total_read(&revived_arenas),
+    };
+}
+
+static size_t limit_slots(struct ledger ledger)
+{
+    size_t limit = settings.dirty_limit_bytes / SLOT_BYTES;
+    size_t share = ledger.held_slots / 8;
+    return limit > share ? limit : share;
+}
+
+static size_t hard_bound_slots(struct ledger ledger)
+{
+    size_t bound = limit_slots(ledger) * 16;
+    return bound > ledger.held_slots ? bound : ledger.held_slots;
+}
+
+bool housekeeper_is_urgent(void)
+{
+    struct ledger ledger = arena_list_ledger();
+    return ledger.dirty_slots > hard_bound_slots(ledger);
+}
+
+uint64_t housekeeper_interval_ms(void)
+{
+    struct ledger ledger = arena_list_ledger();
+    uint64_t half = settings.purge_delay_ms / 2;
+    return ledger.dirty_slots > limit_slots(ledger) ? half / 4 : half;
+}
+
+/* ---- purging ---- */
+
+static size_t slots_per_page(void)
+{
+    size_t page = map_page_bytes();
+    return page > SLOT_BYTES ? page / SLOT_BYTES : 1;
+}
+
+static bool held_bit(const uint64_t held[ARENA_WORDS], uint32_t slot)
+{
+    return (held[slot / WORD_SLOTS] >> slot % WORD_SLOTS & 1) != 0;
+}
+
+static void clear_bits(uint64_t bits[ARENA_WORDS], uint32_t first, uint32_t end)
+{
+    for (uint32_t slot = first; slot < end; slot++)
+        bits[slot / WORD_SLOTS] &= ~(UINT64_C(1) << slot % WORD_SLOTS);
+}
+
+/* Purges the held slots, whole pages at a time; what was purged is no longer in `dirty`. */
+static uint32_t purge_held(struct arena *arena, const uint64_t held[ARENA_WORDS], uint64_t dirty[ARENA_WORDS])
+{
+    uint32_t unit = (uint32_t)slots_per_page();
+    uint32_t purged = 0;
+    uint32_t slot = ARENA_HEADER_SLOTS;
+    while (slot < ARENA_SLOTS) {
+        if (!held_bit(held, slot)) {
+            slot++;
+            continue;
+        }
+        uint32_t first = slot;
+        while (slot < ARENA_SLOTS && held_bit(held, slot))
+            slot++;
+        uint32_t begin = (first + unit - 1) / unit * unit;
+        uint32_t end = slot / unit * unit;
+        if (begin >= end)
+            continue;
+        total_add(&purge_calls, 1);
+        if (!map_purge(arena_slot_address(arena, begin), (size_t)(end - begin) * SLOT_BYTES))
+            continue;
+        clear_bits(dirty, begin, end);
+        purged += end - begin;
+    }
+    total_add(&purged_bytes, (uint64_t)purged * SLOT_BYTES);
+    return purged;
+}
+
+static uint32_t purge_arena(struct arena *arena, bool aged_only)
+{
+    uint64_t want[ARENA_WORDS];
+    uint64_t any = 0;
+    for (uint32_t word = 0; word < ARENA_WORDS; word++) {
+        uint64_t dirty = atomic_load_explicit(&arena->dirty[word], memory_order_relaxed);
+        want[word] = aged_only ? dirty & arena->aged[word] : dirty;
+        arena->aged[word] = dirty & ~want[word];
+        any |= want[word];
+    }
+    if (any == 0)
+        return 0;
+    uint64_t held[ARENA_WORDS];
+    uint64_t dirty[ARENA_WORDS];
+    arena_list_hold_free(arena, want, held, dirty);
+    uint32_t purged = purge_held(arena, held, dirty);
+    arena_list_unhold(arena, held, dirty);
+    return purged;
+}
+
+/* ---- retiring ---- */
+
+static bool is_all_free(struct arena *arena)
+{
+    return arena_free_slots(arena) == ARENA_USABLE_SLOTS;
+}
+
+static bool is_clean(struct arena *arena)
+{
+    for (uint32_t word = 0; word < ARENA_WORDS; word++)
+        if (atomic_load_explicit(&arena->dirty[word], memory_order_relaxed) != 0)
+            return false;
+    return true;
+}
+
+static void retire_arena(struct arena *arena)
+{
+    uint64_t all[ARENA_WORDS];
+    uint64_t held[ARENA_WORDS];
+    uint64_t dirty[ARENA_WORDS];
+    for (uint32_t word = 0; word < ARENA_WORDS; word++)
+        all[word] = ~UINT64_C(0);
+    uint32_t count = arena_list_hold_free(arena, all, held, dirty);
+    uint64_t any_dirty = dirty[0] | dirty[1] | dirty[2] | dirty[3];
+    if (count != ARENA_USABLE_SLOTS || any_dirty != 0) { /* somebody was faster */
+        arena_list_unhold(arena, held, dirty);
+        return;
+    }
+    arena_list_retire(arena);
+    arena->next_retired = retired;
+    retired = arena;
+    atomic_store_explicit(&revivable, true, memory_order_relaxed);
+    total_add(&retired_arenas, 1);
+}
+
+static void unmap_in_grace(void)
+{
+    while (in_grace != NULL) {
+        struct arena *arena = in_grace;
+        in_grace = arena->next_retired;
+        arena_list_unmap(arena);
+        total_add(&unmapped_arenas, 1);
+    }
+    atomic_store_explicit(&revivable, retired != NULL, memory_order_relaxed);
+}
+
+/* One step of the grace period, never waiting. */
+static void step_grace(void)
+{
+    if (in_grace != NULL && grace_has_passed())
+        unmap_in_grace();
+    if (in_grace == NULL && retired != NULL && grace_sample()) {
+        in_grace = retired;
+        retired = NULL;
+        if (grace_has_passed())
+            unmap_in_grace();
+    }
+}
+
+bool housekeeper_revive_one(void)
+{
+    if (!atomic_load_explicit(&revivable, memory_order_relaxed) || pthread_mutex_trylock(&housekeeping) != 0)
+        return false;
+    struct arena **from = retired != NULL ? &retired : &in_grace;
+    struct arena *arena = *from;
+    if (arena != NULL) {
+        *from = arena->next_retired;
+        arena_list_revive(arena);
+        total_add(&revived_arenas, 1);
+    }
+    atomic_store_explicit(&revivable, retired != NULL || in_grace != NULL, memory_order_relaxed);
+    pthread_mutex_unlock(&housekeeping);
+    return arena != NULL;
+}
+
+/* ---- the tick ---- */
+
+/* Goes round the arenas from where the last round stopped. Returns whether it came round. */
+static bool purge_round(bool aged_only, uint32_t slots_most, size_t empty_kept)
+{
+    uint32_t purged = 0;
+    size_t empty = 0;
+    uint32_t arena_bound = arena_list_bound();
+    for (uint32_t step = 0; step < arena_bound; step++) {
+        if (purged >= slots_most)
+            return false;
+        cursor = cursor + 1 < arena_bound ? cursor + 1 : 0;
+        struct arena *arena = arena_list_get(cursor);
+        if (arena == NULL)
+            continue;
+        purged += purge_arena(arena, aged_only);
+        if (is_all_free(arena) && is_clean(arena) && ++empty > empty_kept)
+            retire_arena(arena);
+    }
+    return true;
+}
+
+void housekeeper_tick(uint64_t now_ms)
+{
+    bool urgent = housekeeper_is_urgent();
+    uint64_t due = atomic_load_explicit(&next_tick_ms, memory_order_relaxed);
+    if ((now_ms < due && !urgent) || pthread_mutex_trylock(&housekeeping) != 0)
+        return;
+    bool done = purge_round(!urgent && settings.purge_delay_ms > 0, TICK_SLOTS_MOST, EMPTY_ARENAS_KEPT);
+    step_grace();
+    /* A round cut short goes on soon: ages stay as they are for the arenas it did not reach. */
+    atomic_store_explicit(&next_tick_ms, now_ms + (done ? housekeeper_interval_ms() : 1), memory_order_relaxed);
+    pthread_mutex_unlock(&housekeeping);
+}
+
+size_t housekeeper_trim(size_t keep_bytes)
+{
+    pthread_mutex_lock(&housekeeping);
+    uint64_t before = total_read(&purged_bytes);
+    size_t keep_arenas = keep_bytes / ARENA_BYTES;
+    purge_round(false, UINT32_MAX, keep_arenas);
+    if ((retired != NULL || in_grace != NULL) && rcu_wait()) {
+        unmap_in_grace();
+        in_grace = retired;
+        retired = NULL;
+        unmap_in_grace();
+    }
+    size_t released = (size_t)(total_read(&purged_bytes) - before);
+    pthread_mutex_unlock(&housekeeping);
+    return released;
+}
+
+void housekeeper_before_fork(void)
+{
+    pthread_mutex_lock(&housekeeping);
+}
+
+void housekeeper_after_fork(void)
+{
+    pthread_mutex_unlock(&housekeeping);
+}

@@ -1,0 +1,58 @@
+/* Giving memory back: dirty free slots are purged, wholly empty arenas are retired.
+ *
+ * There is no thread for it. A thread on a slow path now and then calls housekeeper_tick; whoever gets the lock
+ * does a bounded piece of work, everybody else goes on at once.
+ *
+ *   slot freed ──► dirty ──(two ticks seen dirty)──► purged ──► all slots clean ──► arena retired
+ *                                                                                    │ header and addresses wait
+ *                                         revived when a new arena is wanted  ◄──────┤
+ *                                                                                    ▼
+ *                                                         unmapped after a grace period
+ *
+ * Dirty memory is bounded in two ways. By age: what stays dirty and free for the purge delay is purged. By bytes:
+ * above limit = max(dirty limit, held / 8) the delay is a quarter, and what exceeds the hard bound of
+ * max(16 limits, held) is purged at once.
+ *
+ * Lock rank: below the raw lock and the late-heap lock (docs/concurrency.md). Never waited for on a path of malloc
+ * or free; malloc_trim and fork wait for it.
+ */
+#ifndef TARN_ARENA_HOUSEKEEPER_H
+#define TARN_ARENA_HOUSEKEEPER_H
+
+#include "arena/arena.h"
+#include "os/rcu.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Puts a retired arena back on the list; false when there is none, or somebody else is keeping house. */
+bool housekeeper_revive_one(void);
+
+/* Purges and retires what is due at `now_ms`. Never blocks. Any thread. */
+void housekeeper_tick(uint64_t now_ms);
+
+/* Is there so much dirty memory that housekeeper_tick should be called without waiting for the next tick? */
+bool housekeeper_is_urgent(void);
+
+/* Purges all dirty free slots and unmaps all empty arenas but `keep_bytes` worth; may block for a grace period.
+ * Returns the bytes given back. For malloc_trim. */
+size_t housekeeper_trim(size_t keep_bytes);
+
+/* How long a heap may keep empty slots for itself, and the time between two ticks. */
+uint64_t housekeeper_interval_ms(void);
+
+/* Totals since the start, for statistics. */
+struct housekeeper_totals {
+    uint64_t purged_bytes;
+    uint64_t purge_calls;
+    uint64_t retired_arenas;
+    uint64_t unmapped_arenas;
+    uint64_t revived_arenas;
+};
+struct housekeeper_totals housekeeper_totals(void);
+
+void housekeeper_before_fork(void);
+void housekeeper_after_fork(void);
+
+#endif

@@ -1,0 +1,261 @@
+#include "heap/heap.h"
+
+#include "base/bits.h"
+#include "base/counters.h"
+#include "base/fatal.h"
+#include "heap/mailbox.h"
+#include "heap/slot_cache.h"
+#include "heap/tick.h"
+#include "os/settings.h"
+
+/* ---- bins ---- */
+
+static void set_current(struct heap *heap, uint32_t class, struct pool *pool)
+{
+    heap->bins[class].current = pool;
+    size_t most = class_bytes(class);
+    if (most > DIRECT_BYTES_MOST)
+        return;
+    size_t least = class == 0 ? 0 : class_bytes(class - 1) + 1;
+    size_t first = (least + BLOCK_ALIGNMENT - 1) / BLOCK_ALIGNMENT;
+    for (size_t i = first; i <= most / BLOCK_ALIGNMENT; i++)
+        heap->direct[i] = pool;
+}
+
+static void queue_append(struct heap *heap, struct pool *pool)
+{
+    struct bin *bin = &heap->bins[pool->class];
+    pool->next = NULL;
+    pool->previous = bin->last;
+    if (bin->last != NULL)
+        bin->last->next = pool;
+    else
+        bin->first = pool;
+    bin->last = pool;
+    pool_set_state(pool, POOL_QUEUED);
+}
+
+static void queue_remove(struct heap *heap, struct pool *pool)
+{
+    struct bin *bin = &heap->bins[pool->class];
+    if (pool->previous != NULL)
+        pool->previous->next = pool->next;
+    else
+        bin->first = pool->next;
+    if (pool->next != NULL)
+        pool->next->previous = pool->previous;
+    else
+        bin->last = pool->previous;
+    pool->next = NULL;
+    pool->previous = NULL;
+}
+
+static void close_pool(struct heap *heap, struct pool *pool)
+{
+    struct span span;
+    heap->pool_slots -= pool->slots;
+    pool_close(pool, &span);
+    slot_cache_put(heap, &span);
+}
+
+/* ---- what happens to a pool ---- */
+
+COLD __attribute__((noreturn)) static void fatal_damaged(const struct pool *pool)
+{
+    fatal_block("heap corruption: more blocks were freed than allocated in the pool of", pool_start(pool),
+                pool->block_bytes, "class");
+}
+
+void heap_blocks_came_back(struct heap *heap, struct pool *pool, uint32_t blocks)
+{
+    uint32_t used = pool_used(pool);
+    if (UNLIKELY(blocks > used))
+        fatal_damaged(pool);
+    used -= blocks;
+    switch (pool_state(pool)) {
+    case POOL_NONE:
+        fatal_damaged(pool);
+    case POOL_CURRENT:
+        owned_write(&pool->count, used + 1);
+        return;
+    case POOL_FULL:
+        queue_append(heap, pool);
+        break;
+    case POOL_QUEUED:
+        break;
+    }
+    owned_write(&pool->count, used);
+    if (used == 0) {
+        queue_remove(heap, pool);
+        close_pool(heap, pool);
+    }
+}
+
+void heap_pool_event(struct heap *heap, struct pool *pool)
+{
+    /* The block just freed is on the list; count is 0. As if it had not been counted yet: */
+    owned_write(&pool->count, 1);
+    heap_blocks_came_back(heap, pool, 1);
+}
+
+/* The current pool has nothing to give any more. */
+static void retire_current(struct heap *heap, uint32_t class)
+{
+    struct pool *pool = heap->bins[class].current;
+    if (pool == &pool_none)
+        return;
+    uint32_t used = pool_used(pool);
+    set_current(heap, class, &pool_none);
+    if (pool->free == &pool_end && pool_carved(pool) == pool->capacity) {
+        if (UNLIKELY(used != pool->capacity))
+            fatal_damaged(pool);
+        pool_set_state(pool, POOL_FULL);
+        owned_write(&pool->count, 1);
+        return;
+    }
+    if (used == 0) {
+        close_pool(heap, pool);
+        return;
+    }
+    owned_write(&pool->count, used);
+    queue_append(heap, pool);
+}
+
+static void make_current(struct heap *heap, struct pool *pool)
+{
+    owned_write(&pool->count, pool_used(pool) + 1);
+    pool_set_state(pool, POOL_CURRENT);
+    set_current(heap, pool->class, pool);
+}
+
+/* ---- refill ---- */
+
+static struct pool *queued_pool(struct heap *heap, uint32_t class)
+{
+    struct pool *pool = heap->bins[class].first;
+    if (pool != NULL)
+        queue_remove(heap, pool);
+    return pool;
+}
+
+static struct pool *fresh_pool(struct heap *heap, uint32_t class)
+{
+    struct span span;
+    if (!slot_cache_take(heap, class_pool_slots(class), class, &span))
+        return NULL;
+    heap->pool_slots += class_pool_slots(class);
+    return pool_open(&span, class, heap);
+}
+
+/* Makes the class's current pool one with a block on its list: what came back from other threads, then queued pools,
+ * then pages not carved yet, then a fresh pool. */
+static struct pool *refill(struct heap *heap, uint32_t class)
+{
+    counter_add(COUNTER_REFILL, 1);
+    mailbox_drain(heap);
+    struct bin *bin = &heap->bins[class];
+    struct pool *pool = bin->current;
+    if (pool->free != &pool_end)
+        return pool;
+    if (pool != &pool_none && bin->first == NULL && pool_carve(pool))
+        return pool;
+    retire_current(heap, class);
+    pool = queued_pool(heap, class);
+    if (pool == NULL)
+        pool = fresh_pool(heap, class);
+    if (pool == NULL && (pool = queued_pool(heap, class)) == NULL) /* adopted while looking for slots */
+        return NULL;
+    make_current(heap, pool);
+    if (pool->free == &pool_end)
+        pool_carve(pool);
+    return pool;
+}
+
+COLD __attribute__((noreturn)) static void fatal_overwritten(const struct pool *pool, const struct block *block)
+{
+    fatal_block("heap corruption: freed memory was written to at", block, pool->block_bytes, "class");
+}
+
+void *heap_take_block(struct heap *heap, uint32_t class)
+{
+    struct pool *pool = heap->bins[class].current;
+    if (pool->free == &pool_end && (pool = refill(heap, class)) == NULL)
+        return NULL;
+    struct block *block = pool->free;
+    if (UNLIKELY(block->canary != pool))
+        fatal_overwritten(pool, block);
+    block->canary = NULL;
+    pool->free = block->next;
+    owned_increment(&pool->count);
+    return block;
+}
+
+/* ---- cold services ---- */
+
+void heap_close_empty_pools(struct heap *heap)
+{
+    for (uint32_t class = 0; class < CLASS_COUNT; class++) {
+        struct pool *pool = heap->bins[class].current;
+        if (pool != &pool_none && pool_used(pool) == 0)
+            retire_current(heap, class);
+    }
+}
+
+struct pool *heap_give_pool(struct heap *heap, uint32_t class)
+{
+    retire_current(heap, class);
+    struct pool *pool = queued_pool(heap, class);
+    if (pool != NULL)
+        heap->pool_slots -= pool->slots;
+    return pool;
+}
+
+void heap_adopt_pool(struct heap *heap, struct pool *pool)
+{
+    pool_set_owner(pool, heap);
+    heap->pool_slots += pool->slots;
+    queue_append(heap, pool);
+}
+
+static void initialise_bins(struct heap *heap)
+{
+    for (size_t i = 0; i < DIRECT_ENTRIES; i++)
+        heap->direct[i] = &pool_none;
+    for (uint32_t class = 0; class < CLASS_COUNT; class++)
+        heap->bins[class].current = &pool_none;
+}
+
+void heap_initialise(struct heap *heap, uint32_t number)
+{
+    initialise_bins(heap);
+    heap->number = number;
+    heap->claim_batch = 1;
+    heap->reader = &heap->own_reader;
+    heap->budget_full_bytes = TICK_BUDGET_LEAST_BYTES;
+    heap->budget_bytes = TICK_BUDGET_LEAST_BYTES;
+}
+
+static bool bin_is_valid(struct heap *heap, uint32_t class)
+{
+    struct bin *bin = &heap->bins[class];
+    if (bin->current != &pool_none &&
+        (bin->current->heap != heap || pool_state(bin->current) != POOL_CURRENT || !pool_is_valid(bin->current)))
+        return false;
+    struct pool *before = NULL;
+    for (struct pool *pool = bin->first; pool != NULL; before = pool, pool = pool->next)
+        if (pool->heap != heap || pool->class != class || pool->previous != before ||
+            pool_state(pool) != POOL_QUEUED || pool_used(pool) == 0 || !pool_is_valid(pool))
+            return false;
+    return bin->last == before;
+}
+
+bool heap_is_valid(struct heap *heap)
+{
+    for (uint32_t class = 0; class < CLASS_COUNT; class++)
+        if (!bin_is_valid(heap, class))
+            return false;
+    for (size_t i = 0; i < DIRECT_ENTRIES; i++)
+        if (heap->direct[i] != heap->bins[class_of_size(i == 0 ? 1 : i * BLOCK_ALIGNMENT)].current)
+            return false;
+    return slot_cache_is_valid(heap);
+}

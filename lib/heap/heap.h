@@ -1,0 +1,163 @@
+/* A heap: the owner of pools, and the per-thread cache that malloc takes from.
+ *
+ *   thread-local heap_self ──► heap
+ *                               direct[(bytes + 15) / 16] ──┐
+ *                               bins[class].current ────────┴─► pool ──► free list        malloc takes here
+ *                               bins[class].queue ──► pool ──► pool                       partly used, wait
+ *                               spans: empty slots kept for the next pool or run
+ *                               outbox: blocks of other heaps freed here, on their way
+ *   other threads ────────────► inbox: chains of this heap's blocks, freed elsewhere
+ *
+ * Heaps are never unmapped. A heap is running (one thread uses it), parked (its thread has exited; its bit is set in
+ * the parked set) or claimed for a while by a thread that tends it. Everything but `inbox` belongs to whoever runs or
+ * has claimed the heap; the hand-over is release/acquire on the parked set. Full pools are in no list: the first free
+ * of one of their blocks finds them by address.
+ *
+ * direct[] repeats bins[].current for requests up to 1 KiB, so that the hot path needs no size class.
+ * Invariant: for each class, current is &pool_none, or a pool of this heap and class in state CURRENT, and all
+ * entries of direct[] for this class are the same pool; queue holds this heap's QUEUED pools of the class.
+ *
+ * Heap addresses are multiples of 32 KiB, so that a slot map word has room for more than the owner (pool/pool).
+ */
+#ifndef TARN_HEAP_HEAP_H
+#define TARN_HEAP_HEAP_H
+
+#include "arena/arena.h"
+#include "base/compiler.h"
+#include "os/rcu.h"
+#include "pool/pool.h"
+#include "pool/size_class.h"
+
+#define HEAP_ALIGNMENT POOL_OWNER_ALIGNMENT
+#define HEAP_COUNT_MOST 65536U
+
+#define DIRECT_BYTES_MOST 1024U
+#define DIRECT_ENTRIES    (DIRECT_BYTES_MOST / BLOCK_ALIGNMENT + 1)
+
+#define OUTBOX_CHAINS 32U
+#define SPANS_KEPT    8U
+
+struct bin {
+    struct pool *current;
+    struct pool *first; /* queue of QUEUED pools */
+    struct pool *last;
+};
+
+/* Blocks of one pool freed by another thread: last → first → … → last, in a ring. */
+struct chain {
+    struct pool *pool;
+    struct block *last;
+    uint32_t blocks;
+};
+
+struct outbox {
+    struct chain chains[OUTBOX_CHAINS]; /* by pool; pool NULL: none */
+    struct block *pending;              /* chains that lost their place, as messages (heap/mailbox) */
+    size_t bytes;                       /* in all of them */
+};
+
+struct heap {
+    /* hot, the running thread's */
+    struct pool *direct[DIRECT_ENTRIES];
+    int64_t budget_bytes; /* malloc may hand out this much before it looks at the clock */
+    struct bin bins[CLASS_COUNT];
+    struct outbox outbox;
+
+    /* seldom, the running thread's */
+    struct span spans[SPANS_KEPT]; /* mask 0: none */
+    uint32_t span_slots;           /* in all spans */
+    uint32_t span_slots_most;      /* most of them since the last tick that were never needed */
+    uint32_t claim_batch;          /* slots to claim at once for the next pool */
+    uint32_t pool_slots;           /* in pools of this heap */
+    int64_t budget_full_bytes;     /* what budget_bytes is set to at the next heartbeat */
+    uint64_t heartbeat_ms;
+    uint64_t tick_ms;
+    struct reader *reader; /* the running or tending thread's */
+    struct reader own_reader;
+    uint32_t number;
+
+    /* any thread pushes, the running thread takes all */
+    LINE_ALIGNED struct block *_Atomic inbox;
+};
+
+static_assert(sizeof(struct heap) <= HEAP_ALIGNMENT, "one heap per unit of the table");
+
+/* Serves nothing: the heap of a thread that has none yet, or no longer. Never written. */
+extern struct heap heap_none;
+/* The class of no request, in every bin of heap_none. Never written. */
+extern struct pool pool_none;
+
+/* The calling thread's heap. */
+extern THREAD_LOCAL struct heap *heap_self;
+
+/* Makes a fresh, zeroed heap usable. */
+void heap_initialise(struct heap *heap, uint32_t number);
+
+/* The slow path of malloc (heap/slow): any reason, any request up to CLASS_BYTES_MOST, from any thread, whether it has
+ * a heap or not. NULL and ENOMEM without memory. */
+COLD void *heap_malloc_slow(struct heap *heap, size_t bytes);
+
+/* The first free block of the class, from whatever pool; slow paths only. NULL without memory. */
+void *heap_take_block(struct heap *heap, uint32_t class);
+
+/* The pool's count has reached 0 after a free by its owner. */
+COLD void heap_pool_event(struct heap *heap, struct pool *pool);
+
+/* Blocks of an own pool come back from elsewhere and are on its list already. */
+void heap_blocks_came_back(struct heap *heap, struct pool *pool, uint32_t blocks);
+
+/* Gives back pools that hold nothing, the current ones too. */
+void heap_close_empty_pools(struct heap *heap);
+
+/* Takes the first queued pool of the class out of the heap, or NULL. */
+struct pool *heap_give_pool(struct heap *heap, uint32_t class);
+
+/* Becomes the owner of a pool that heap_give_pool took out of another heap. */
+void heap_adopt_pool(struct heap *heap, struct pool *pool);
+
+bool heap_is_valid(struct heap *heap);
+
+/* A request that was served outside of pools counts on the budget too. */
+void heap_spend(struct heap *heap, size_t bytes);
+
+/* malloc for 1 .. DIRECT_BYTES_MOST bytes (0 too). */
+ALWAYS_INLINE void *heap_malloc_small(struct heap *heap, size_t bytes)
+{
+    struct pool *pool = heap->direct[(bytes + BLOCK_ALIGNMENT - 1) / BLOCK_ALIGNMENT];
+    struct block *block = pool->free;
+    if (UNLIKELY(block->canary != pool))
+        return heap_malloc_slow(heap, bytes);
+    if (UNLIKELY((heap->budget_bytes -= (int64_t)bytes) < 0))
+        return heap_malloc_slow(heap, bytes);
+    block->canary = NULL;
+    pool->free = block->next;
+    owned_increment(&pool->count);
+    return block;
+}
+
+/* The same for DIRECT_BYTES_MOST < bytes <= CLASS_BYTES_MOST. */
+ALWAYS_INLINE void *heap_malloc_medium(struct heap *heap, size_t bytes)
+{
+    struct pool *pool = heap->bins[class_of_size(bytes)].current;
+    struct block *block = pool->free;
+    if (UNLIKELY(block->canary != pool))
+        return heap_malloc_slow(heap, bytes);
+    if (UNLIKELY((heap->budget_bytes -= (int64_t)bytes) < 0))
+        return heap_malloc_slow(heap, bytes);
+    block->canary = NULL;
+    pool->free = block->next;
+    owned_increment(&pool->count);
+    return block;
+}
+
+/* Puts a block back on the list of a pool that `heap` owns. `pool` and the block have been looked at. */
+ALWAYS_INLINE void heap_free_own(struct heap *heap, struct pool *pool, struct block *block)
+{
+    block->canary = pool;
+    block->next = pool->free;
+    pool->free = block;
+    if (UNLIKELY(owned_decrement_is_zero(&pool->count)))
+        heap_pool_event(heap, pool);
+}
+
+#endif

@@ -1,0 +1,197 @@
+#include "heap/mailbox.h"
+
+#include "base/counters.h"
+#include "base/fatal.h"
+
+#define MESSAGE_BLOCKS_SHIFT 48
+#define MESSAGE_ADDRESS_MASK ((UINT64_C(1) << MESSAGE_BLOCKS_SHIFT) - 1)
+
+/* Messages for one owner, linked from first to last. */
+struct batch {
+    struct heap *owner;
+    struct block *first;
+    struct block *last;
+};
+
+#define BATCHES 16U
+
+/* ---- a message's first word ---- */
+
+static void message_write(struct block *last, struct block *next_message, uint64_t blocks)
+{
+    last->canary = (const struct pool *)((uintptr_t)next_message | (uintptr_t)(blocks << MESSAGE_BLOCKS_SHIFT));
+}
+
+static struct block *message_next(const struct block *last)
+{
+    return (struct block *)((uintptr_t)last->canary & MESSAGE_ADDRESS_MASK);
+}
+
+static uint32_t message_blocks(const struct block *last)
+{
+    return (uint32_t)((uintptr_t)last->canary >> MESSAGE_BLOCKS_SHIFT);
+}
+
+static uint64_t word_of_block(const struct block *block)
+{
+    /* acquire: pairs with the release in enter_owner (pool/pool); the heap is initialised. */
+    return atomic_load_explicit(&arena_of(block)->slot_map[arena_slot_of(block)], memory_order_acquire);
+}
+
+static struct heap *owner_of_block(const struct block *block)
+{
+    return pool_word_heap(word_of_block(block));
+}
+
+/* ---- posting ---- */
+
+static void post(struct heap *owner, struct block *first, struct block *last)
+{
+    uint64_t blocks = message_blocks(last);
+    struct block *head = atomic_load_explicit(&owner->inbox, memory_order_relaxed);
+    counter_add(COUNTER_REMOTE_POST, 1);
+    for (;;) {
+        message_write(last, head, blocks);
+        counter_locked();
+        /* release: pairs with the acquire in mailbox_drain; publishes canary and next of all blocks. Whatever head
+         * is by now, it is only pushed under: no ABA. */
+        if (atomic_compare_exchange_weak_explicit(&owner->inbox, &head, first, memory_order_release,
+                                                  memory_order_relaxed))
+            return;
+        counter_retry();
+    }
+}
+
+static void batch_add(struct batch *batch, struct block *message)
+{
+    if (batch->first == NULL)
+        batch->last = message;
+    message_write(message, batch->first, message_blocks(message));
+    batch->first = message;
+}
+
+/* The batch for this owner; the oldest is posted when all are taken. */
+static struct batch *batch_for(struct batch batches[BATCHES], uint32_t *count, struct heap *owner)
+{
+    for (uint32_t i = 0; i < *count && i < BATCHES; i++)
+        if (batches[i].owner == owner)
+            return &batches[i];
+    struct batch *batch = &batches[*count % BATCHES];
+    if (*count >= BATCHES)
+        post(batch->owner, batch->first, batch->last);
+    (*count)++;
+    *batch = (struct batch){.owner = owner};
+    return batch;
+}
+
+static void post_messages(struct block *message)
+{
+    struct batch batches[BATCHES];
+    uint32_t count = 0;
+    while (message != NULL) {
+        struct block *next = message_next(message);
+        batch_add(batch_for(batches, &count, owner_of_block(message)), message);
+        message = next;
+    }
+    for (uint32_t i = 0; i < count && i < BATCHES; i++)
+        post(batches[i].owner, batches[i].first, batches[i].last);
+}
+
+/* ---- the outbox ---- */
+
+static void chain_to_pending(struct outbox *outbox, struct chain *chain)
+{
+    message_write(chain->last, outbox->pending, chain->blocks);
+    outbox->pending = chain->last;
+    chain->pool = NULL;
+}
+
+void mailbox_flush(struct heap *heap)
+{
+    struct outbox *outbox = &heap->outbox;
+    if (outbox->bytes == 0)
+        return;
+    for (uint32_t i = 0; i < OUTBOX_CHAINS; i++)
+        if (outbox->chains[i].pool != NULL)
+            chain_to_pending(outbox, &outbox->chains[i]);
+    struct block *pending = outbox->pending;
+    outbox->pending = NULL;
+    outbox->bytes = 0;
+    post_messages(pending);
+}
+
+static struct chain *chain_for(struct outbox *outbox, const struct pool *pool)
+{
+    uintptr_t descriptor = (uintptr_t)pool / ARENA_DESCRIPTOR_BYTES;
+    uintptr_t arena = (uintptr_t)pool / ARENA_BYTES;
+    return &outbox->chains[(descriptor ^ descriptor / OUTBOX_CHAINS ^ arena) % OUTBOX_CHAINS];
+}
+
+void mailbox_send(struct heap *heap, struct pool *pool, struct block *block)
+{
+    struct outbox *outbox = &heap->outbox;
+    struct chain *chain = chain_for(outbox, pool);
+    counter_add(COUNTER_REMOTE_BLOCK, 1);
+    block->canary = pool;
+    if (chain->pool == pool) {
+        block->next = chain->last->next;
+        chain->last->next = block;
+        chain->blocks++;
+    } else {
+        if (chain->pool != NULL)
+            chain_to_pending(outbox, chain);
+        block->next = block;
+        *chain = (struct chain){.pool = pool, .last = block, .blocks = 1};
+    }
+    outbox->bytes += pool->block_bytes;
+    if (outbox->bytes > OUTBOX_BYTES_MOST)
+        mailbox_flush(heap);
+}
+
+void mailbox_send_now(struct pool *pool, struct block *block)
+{
+    counter_add(COUNTER_REMOTE_BLOCK, 1);
+    block->canary = pool;
+    block->next = block;
+    message_write(block, NULL, 1);
+    post(owner_of_block(block), block, block);
+}
+
+/* ---- the inbox ---- */
+
+static void receive(struct heap *heap, struct block *last)
+{
+    uint64_t word = word_of_block(last);
+    uint32_t blocks = message_blocks(last);
+    if (UNLIKELY(pool_word_heap(word) != heap)) {
+        message_write(last, NULL, blocks);
+        post(pool_word_heap(word), last, last);
+        return;
+    }
+    struct pool *pool = pool_of_word(last, word);
+    last->canary = pool;
+    struct block *first = last->next;
+    last->next = pool->free;
+    pool->free = first;
+    heap_blocks_came_back(heap, pool, blocks);
+}
+
+bool mailbox_is_waiting(struct heap *heap)
+{
+    return atomic_load_explicit(&heap->inbox, memory_order_relaxed) != NULL;
+}
+
+bool mailbox_drain(struct heap *heap)
+{
+    if (LIKELY(!mailbox_is_waiting(heap)))
+        return false;
+    counter_locked();
+    /* acquire: pairs with the release in post. */
+    struct block *message = atomic_exchange_explicit(&heap->inbox, NULL, memory_order_acquire);
+    while (message != NULL) {
+        struct block *next = message_next(message);
+        receive(heap, message);
+        message = next;
+    }
+    return true;
+}

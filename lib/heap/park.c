@@ -1,0 +1,182 @@
+#include "heap/park.h"
+
+#include "base/bits.h"
+#include "base/counters.h"
+#include "base/fatal.h"
+#include "heap/mailbox.h"
+#include "heap/slot_cache.h"
+#include "os/map.h"
+
+#define CHUNK_HEAPS  16U
+#define CHUNKS       (HEAP_COUNT_MOST / CHUNK_HEAPS)
+#define PARKED_WORDS (HEAP_COUNT_MOST / 64)
+
+/* Parked heaps looked at before a new arena is made, so that the search is bounded. */
+#define HARVEST_HEAPS 8U
+
+static char *_Atomic chunks[CHUNKS];
+static _Atomic uint32_t heap_count;
+static _Atomic uint64_t parked[PARKED_WORDS];
+static _Atomic uint32_t harvest_cursor;
+
+uint32_t park_bound(void)
+{
+    return atomic_load_explicit(&heap_count, memory_order_acquire);
+}
+
+struct heap *park_heap(uint32_t number)
+{
+    /* acquire: pairs with the release in chunk_of_number. */
+    char *chunk = atomic_load_explicit(&chunks[number / CHUNK_HEAPS], memory_order_acquire);
+    if (chunk == NULL)
+        return NULL;
+    return (struct heap *)(void *)(chunk + (size_t)(number % CHUNK_HEAPS) * HEAP_ALIGNMENT);
+}
+
+bool park_is_parked(uint32_t number)
+{
+    return (atomic_load_explicit(&parked[number / 64], memory_order_relaxed) >> number % 64 & 1) != 0;
+}
+
+static bool claim(uint32_t number)
+{
+    uint64_t bit = UINT64_C(1) << number % 64;
+    if (!park_is_parked(number))
+        return false;
+    counter_locked();
+    /* acquire: pairs with the release in hand_back; all the last holder did to the heap is done. */
+    return (atomic_fetch_and_explicit(&parked[number / 64], ~bit, memory_order_acquire) & bit) != 0;
+}
+
+static void hand_back(struct heap *heap)
+{
+    heap->reader = &heap->own_reader;
+    counter_locked();
+    atomic_fetch_or_explicit(&parked[heap->number / 64], UINT64_C(1) << heap->number % 64, memory_order_release);
+}
+
+/* The lowest parked heap at or after `from`, claimed, or HEAP_COUNT_MOST. */
+static uint32_t claim_next(uint32_t from)
+{
+    uint32_t bound = park_bound();
+    while (from < bound) {
+        uint64_t word = atomic_load_explicit(&parked[from / 64], memory_order_relaxed) >> from % 64;
+        if (word == 0) {
+            from = (from / 64 + 1) * 64;
+            continue;
+        }
+        from += bits_lowest(word);
+        if (claim(from))
+            return from;
+    }
+    return HEAP_COUNT_MOST;
+}
+
+/* ---- new heaps ---- */
+
+static char *chunk_of_number(uint32_t number)
+{
+    _Atomic(char *) *place = &chunks[number / CHUNK_HEAPS];
+    char *chunk = atomic_load_explicit(place, memory_order_acquire);
+    if (chunk != NULL)
+        return chunk;
+    char *fresh = map_pages_aligned(CHUNK_HEAPS * HEAP_ALIGNMENT, HEAP_ALIGNMENT);
+    if (fresh == NULL)
+        return NULL;
+    counter_locked();
+    /* Changes once, from NULL: no ABA. */
+    if (atomic_compare_exchange_strong_explicit(place, &chunk, fresh, memory_order_acq_rel, memory_order_acquire))
+        return fresh;
+    map_unmap(fresh, CHUNK_HEAPS * HEAP_ALIGNMENT);
+    return chunk;
+}
+
+static struct heap *new_heap(void)
+{
+    uint32_t number = atomic_load_explicit(&heap_count, memory_order_relaxed);
+    do {
+        if (number >= HEAP_COUNT_MOST || chunk_of_number(number) == NULL)
+            return NULL;
+        counter_locked();
+    } while (!atomic_compare_exchange_weak_explicit(&heap_count, &number, number + 1, memory_order_acq_rel,
+                                                    memory_order_relaxed));
+    struct heap *heap = park_heap(number);
+    heap_initialise(heap, number);
+    reader_publish(&heap->own_reader);
+    return heap;
+}
+
+struct heap *park_take(void)
+{
+    uint32_t number = claim_next(0);
+    struct heap *heap = number < HEAP_COUNT_MOST ? park_heap(number) : new_heap();
+    if (heap != NULL) {
+        heap->reader = &heap->own_reader;
+        reader_begin_thread(&heap->own_reader);
+    }
+    return heap;
+}
+
+/* ---- leaving and tending ---- */
+
+static void settle(struct heap *heap)
+{
+    mailbox_flush(heap);
+    mailbox_drain(heap);
+    heap_close_empty_pools(heap);
+    slot_cache_flush(heap);
+}
+
+void park_leave(struct heap *heap)
+{
+    settle(heap);
+    CHECK(heap_is_valid(heap));
+    hand_back(heap);
+}
+
+void park_tend(struct heap *heap)
+{
+    uint32_t bound = park_bound();
+    for (uint32_t number = 0; number < bound; number++) {
+        if (!park_is_parked(number) || !mailbox_is_waiting(park_heap(number)) || !claim(number))
+            continue;
+        struct heap *tended = park_heap(number);
+        tended->reader = heap->reader;
+        settle(tended);
+        hand_back(tended);
+    }
+}
+
+static bool adopt_pool(struct heap *heap, struct heap *from, uint32_t class)
+{
+    if (class >= CLASS_COUNT)
+        return false;
+    struct pool *pool = heap_give_pool(from, class);
+    if (pool == NULL)
+        return false;
+    heap_adopt_pool(heap, pool);
+    return true;
+}
+
+bool park_harvest(struct heap *heap, uint32_t class)
+{
+    uint32_t from = atomic_load_explicit(&harvest_cursor, memory_order_relaxed);
+    bool gained = false;
+    for (uint32_t tries = 0; tries < HARVEST_HEAPS && !gained; tries++) {
+        uint32_t number = claim_next(from);
+        if (number == HEAP_COUNT_MOST) {
+            from = 0; /* once round is enough */
+            break;
+        }
+        struct heap *other = park_heap(number);
+        other->reader = heap->reader;
+        gained = mailbox_drain(other);
+        heap_close_empty_pools(other);
+        slot_cache_flush(other);
+        gained |= adopt_pool(heap, other, class);
+        hand_back(other);
+        from = number + 1;
+    }
+    atomic_store_explicit(&harvest_cursor, from, memory_order_relaxed);
+    return gained;
+}

@@ -1,0 +1,32 @@
+/* Heaps without a thread.
+ *
+ * The table of all heaps, by number, and the parked set: one bit per heap. Clearing a heap's bit claims the heap for
+ * the thread that cleared it, be it to run it, to tend it or to take pools from it; setting it hands the heap back. A
+ * claim is a compare-and-swap on the word that was read, and says nothing about the past, so there is no ABA.
+ *
+ * Heaps are mapped 16 at a time, never unmapped, and numbered in order; numbers only grow.
+ */
+#ifndef TARN_HEAP_PARK_H
+#define TARN_HEAP_PARK_H
+
+#include "heap/heap.h"
+
+/* A heap for the calling thread: the parked heap with the lowest number, else a new one. NULL without memory. */
+struct heap *park_take(void);
+
+/* The calling thread leaves its heap: posts what it owes, gives back what is empty, parks the rest. */
+void park_leave(struct heap *heap);
+
+/* Before a new arena is made: looks for memory in parked heaps. Drains some of them and, when `class` is a size class,
+ * adopts a pool of it with free blocks into `heap`'s queue. True when something was gained. */
+bool park_harvest(struct heap *heap, uint32_t class);
+
+/* On the tick: drains parked heaps that others have posted to. `heap` is the calling thread's. */
+void park_tend(struct heap *heap);
+
+/* Heap numbers are below this. Any thread. */
+uint32_t park_bound(void);
+struct heap *park_heap(uint32_t number);
+bool park_is_parked(uint32_t number);
+
+#endif

@@ -1,0 +1,214 @@
+#include "heap/slot_cache.h"
+
+#include "arena/arena_list.h"
+#include "arena/housekeeper.h"
+#include "base/bits.h"
+#include "base/fatal.h"
+#include "heap/park.h"
+#include "heap/tick.h"
+
+#define BUDGET_LEAST_SLOTS 16U /* 256 KiB */
+#define BUDGET_MOST_SLOTS  64U /* 1 MiB */
+#define BATCH_MOST_SLOTS   8U
+
+static bool nothing_left(void)
+{
+    return false;
+}
+
+bool (*slot_cache_last_resort)(void) = nothing_left;
+
+static uint32_t budget_slots(const struct heap *heap)
+{
+    uint32_t share = heap->pool_slots / 8;
+    if (share < BUDGET_LEAST_SLOTS)
+        return BUDGET_LEAST_SLOTS;
+    return share < BUDGET_MOST_SLOTS ? share : BUDGET_MOST_SLOTS;
+}
+
+static uint32_t span_slots(const struct span *span)
+{
+    return bits_count(span->mask);
+}
+
+/* ---- taking ---- */
+
+static bool split(struct span *from, uint32_t slots, bool dirty_only, struct span *span)
+{
+    uint64_t starts = bits_run_starts(dirty_only ? from->dirty : from->mask, slots);
+    if (starts == 0)
+        return false;
+    uint64_t mask = bits_ones(slots) << bits_lowest(starts);
+    *span = (struct span){.arena = from->arena, .mask = mask, .dirty = from->dirty & mask, .word = from->word};
+    from->mask &= ~mask;
+    from->dirty &= ~mask;
+    return true;
+}
+
+static bool take_kept(struct heap *heap, uint32_t slots, bool dirty_only, struct span *span)
+{
+    for (uint32_t i = 0; i < SPANS_KEPT; i++) {
+        struct span *kept = &heap->spans[i];
+        if (kept->mask != 0 && split(kept, slots, dirty_only, span)) {
+            heap->span_slots -= slots;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void keep_rest(struct heap *heap, struct span *claimed, uint32_t slots, struct span *span)
+{
+    if (!split(claimed, slots, true, span) && !split(claimed, slots, false, span))
+        CHECK(false);
+    if (claimed->mask != 0)
+        slot_cache_put(heap, claimed);
+}
+
+static uint32_t next_batch(struct heap *heap)
+{
+    uint32_t batch = heap->claim_batch;
+    if (batch < BATCH_MOST_SLOTS)
+        heap->claim_batch = batch * 2;
+    return batch;
+}
+
+static bool claim(struct heap *heap, uint32_t slots, uint32_t class, struct span *span)
+{
+    uint32_t most = slots == 1 ? next_batch(heap) : slots;
+    struct span claimed;
+    bool have = arena_list_claim(heap->reader, slots, most, &claimed);
+    if (!have && park_harvest(heap, class)) {
+        if (class < CLASS_COUNT && heap->bins[class].first != NULL)
+            return false;
+        have = arena_list_claim(heap->reader, slots, most, &claimed);
+    }
+    if (!have && housekeeper_revive_one())
+        have = arena_list_claim(heap->reader, slots, most, &claimed);
+    if (!have)
+        have = arena_list_claim_new(slots, most, &claimed);
+    if (!have && slot_cache_last_resort())
+        have = arena_list_claim(heap->reader, slots, most, &claimed) || arena_list_claim_new(slots, most, &claimed);
+    if (have)
+        keep_rest(heap, &claimed, slots, span);
+    return have;
+}
+
+bool slot_cache_take(struct heap *heap, uint32_t slots, uint32_t class, struct span *span)
+{
+    if (heap->span_slots >= slots &&
+        (take_kept(heap, slots, true, span) || take_kept(heap, slots, false, span))) {
+        if (heap->span_slots < heap->span_slots_most)
+            heap->span_slots_most = heap->span_slots;
+        return true;
+    }
+    heap->span_slots_most = 0;
+    return claim(heap, slots, class, span);
+}
+
+/* ---- giving ---- */
+
+static void release(struct heap *heap, const struct span *span)
+{
+    arena_list_release(heap->reader, span);
+    tick_soon(heap);
+}
+
+static void release_kept(struct heap *heap, struct span *kept)
+{
+    heap->span_slots -= span_slots(kept);
+    release(heap, kept);
+    kept->mask = 0;
+    kept->dirty = 0;
+}
+
+/* The entry that these slots can join, else an unused one, else the smallest, emptied. */
+static struct span *place_for(struct heap *heap, const struct span *span)
+{
+    struct span *smallest = &heap->spans[0];
+    struct span *unused = NULL;
+    for (uint32_t i = 0; i < SPANS_KEPT; i++) {
+        struct span *kept = &heap->spans[i];
+        if (kept->mask == 0)
+            unused = kept;
+        else if (kept->arena == span->arena && kept->word == span->word)
+            return kept;
+        else if (smallest->mask != 0 && span_slots(kept) < span_slots(smallest))
+            smallest = kept;
+    }
+    if (unused != NULL)
+        return unused;
+    release_kept(heap, smallest);
+    return smallest;
+}
+
+/* Makes room for `slots` more, the largest group first: fewest calls. */
+static bool make_room(struct heap *heap, uint32_t slots)
+{
+    uint32_t budget = budget_slots(heap);
+    while (heap->span_slots + slots > budget) {
+        struct span *largest = NULL;
+        for (uint32_t i = 0; i < SPANS_KEPT; i++) {
+            struct span *kept = &heap->spans[i];
+            if (kept->mask != 0 && (largest == NULL || span_slots(kept) > span_slots(largest)))
+                largest = kept;
+        }
+        if (largest == NULL)
+            return false;
+        release_kept(heap, largest);
+    }
+    return true;
+}
+
+void slot_cache_put(struct heap *heap, const struct span *span)
+{
+    uint32_t slots = span_slots(span);
+    if (slots > budget_slots(heap) / 2 || !make_room(heap, slots)) {
+        release(heap, span);
+        return;
+    }
+    struct span *place = place_for(heap, span);
+    if (place->mask == 0)
+        *place = (struct span){.arena = span->arena, .word = span->word};
+    CHECK((place->mask & span->mask) == 0);
+    place->mask |= span->mask;
+    place->dirty |= span->dirty;
+    heap->span_slots += slots;
+    tick_soon(heap);
+}
+
+void slot_cache_flush(struct heap *heap)
+{
+    for (uint32_t i = 0; i < SPANS_KEPT; i++)
+        if (heap->spans[i].mask != 0)
+            release_kept(heap, &heap->spans[i]);
+}
+
+void slot_cache_age(struct heap *heap)
+{
+    uint32_t unneeded = heap->span_slots_most;
+    for (uint32_t i = 0; i < SPANS_KEPT && unneeded > 0; i++) {
+        struct span *kept = &heap->spans[i];
+        uint32_t slots = span_slots(kept);
+        if (slots == 0 || slots > unneeded)
+            continue;
+        unneeded -= slots;
+        release_kept(heap, kept);
+    }
+    heap->span_slots_most = heap->span_slots;
+    heap->claim_batch = 1;
+}
+
+bool slot_cache_is_valid(const struct heap *heap)
+{
+    uint32_t slots = 0;
+    for (uint32_t i = 0; i < SPANS_KEPT; i++) {
+        const struct span *kept = &heap->spans[i];
+        if ((kept->dirty & ~kept->mask) != 0)
+            return false;
+        if (kept->mask != 0 && (atomic_load(&kept->arena->free[kept->word]) & kept->mask) != 0)
+            return false;
+        slots += span_slots(kept);
+    }
+    return slots == heap->span_slots;
+}

@@ -1,0 +1,43 @@
+/* Where malloc's hot path ends up when it cannot serve: for any reason, with or without a heap of the thread's own. */
+#include "base/counters.h"
+#include "heap/heap.h"
+#include "heap/thread.h"
+#include "heap/tick.h"
+
+#include <errno.h>
+
+static void *take(struct heap *heap, uint32_t class)
+{
+    if (heap->budget_bytes < 0)
+        tick_heartbeat(heap);
+    return heap_take_block(heap, class);
+}
+
+void heap_spend(struct heap *heap, size_t bytes)
+{
+    heap->budget_bytes -= (int64_t)bytes;
+    if (heap->budget_bytes < 0)
+        tick_heartbeat(heap);
+}
+
+static void *take_late(uint32_t class)
+{
+    struct heap *heap = thread_late_heap();
+    if (heap == NULL)
+        return NULL;
+    heap->budget_bytes -= class_bytes(class);
+    void *block = take(heap, class);
+    thread_late_done();
+    return block;
+}
+
+void *heap_malloc_slow(struct heap *heap, size_t bytes)
+{
+    uint32_t class = class_of_size(bytes == 0 ? 1 : bytes);
+    if (heap == &heap_none)
+        heap = thread_heap();
+    void *block = heap != NULL ? take(heap, class) : take_late(class);
+    if (UNLIKELY(block == NULL))
+        errno = ENOMEM;
+    return block;
+}

@@ -1,0 +1,34 @@
+/* Threads come and go: which heap serves the calling thread.
+ *
+ *   state of the thread | heap_self  | served by
+ *   --------------------|------------|------------------------------------------------------------
+ *   new                 | &heap_none | thread_heap() gives it a heap at its first slow path
+ *   running             | its heap   | its heap
+ *   late                | &heap_none | the late heap, under a lock; its frees are posted at once
+ *
+ * A thread becomes late when its thread-specific destructor has run; what other destructors allocate and free after
+ * that still works and never starts the cycle again. It is late from the start when there is no thread-specific key
+ * left, or no memory for a heap.
+ *
+ * The late heap's lock ranks above the raw lock (docs/concurrency.md).
+ */
+#ifndef TARN_HEAP_THREAD_H
+#define TARN_HEAP_THREAD_H
+
+#include "heap/heap.h"
+
+/* The heap of the calling thread, made or taken from the parked ones if it has none yet. NULL for a late thread. */
+struct heap *thread_heap(void);
+
+/* For a late thread: the late heap, locked, and its end. NULL without memory (then nothing is locked). */
+struct heap *thread_late_heap(void);
+void thread_late_done(void);
+
+/* Makes the thread-specific key. Called again, does nothing. */
+void thread_initialise(void);
+
+/* Around fork(2), by the forking thread. */
+void thread_before_fork(void);
+void thread_after_fork(void);
+
+#endif

@@ -1,0 +1,37 @@
+/* The heartbeat of a heap: how a thread that only ever takes the hot path still gets its housekeeping done.
+ *
+ * malloc counts the bytes it hands out down from a budget; when that is used up it comes here. A busy thread doubles
+ * its budget each time that the coarse clock has not moved; an idle one, and one that has just given slots back,
+ * gets a small one, so that memory is purged in time even when the program does little.
+ *
+ * Once per interval (half the purge delay) the heap's own reserves are looked through: empty current pools, empty slots
+ * that were not needed, blocks on their way to other heaps; and parked heaps that were posted to.
+ *
+ * Other layers add duties of their own, each called after the housekeeper, with the time.
+ */
+#ifndef TARN_HEAP_TICK_H
+#define TARN_HEAP_TICK_H
+
+#include "heap/heap.h"
+
+#define TICK_BUDGET_LEAST_BYTES 512
+#define TICK_BUDGET_MOST_BYTES  ((int64_t)64 << 10)
+
+/* The budget is used up. Running thread, slow path. */
+void tick_heartbeat(struct heap *heap);
+
+/* There may be something to purge before long: shortens the budget. */
+static inline void tick_soon(struct heap *heap)
+{
+    heap->budget_full_bytes = TICK_BUDGET_LEAST_BYTES;
+    if (heap->budget_bytes > TICK_BUDGET_LEAST_BYTES)
+        heap->budget_bytes = TICK_BUDGET_LEAST_BYTES;
+}
+
+/* Sets the one duty of the layers above (raw). Never blocks, may be called by any thread. */
+void tick_set_duty(void (*duty)(uint64_t now_ms));
+
+/* All that tick_heartbeat would do when everything is due. */
+void tick_now(struct heap *heap);
+
+#endif

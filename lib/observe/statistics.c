@@ -1,0 +1,79 @@
+#include "observe/statistics.h"
+
+#include "arena/arena_list.h"
+#include "base/bits.h"
+#include "heap/park.h"
+#include "heap/thread.h"
+
+#include <string.h>
+
+static void add_pool(struct statistics *statistics, const struct pool *pool)
+{
+    struct class_statistics *class = &statistics->classes[pool->class];
+    uint32_t used = pool_used(pool);
+    class->pools++;
+    class->blocks_used += used;
+    class->blocks_capacity += pool->capacity;
+    statistics->pool_slots += pool->slots;
+    statistics->block_bytes_used += (size_t)used * pool->block_bytes;
+}
+
+static void add_slot(struct statistics *statistics, struct arena *arena, uint32_t slot)
+{
+    /* acquire: pairs with the release in enter_owner (pool/pool); publishes the pool's fixed fields. */
+    uint64_t word = atomic_load_explicit(&arena->slot_map[slot], memory_order_acquire);
+    if (word == 0)
+        return;
+    if (word_is_run(word)) {
+        statistics->runs++;
+        statistics->run_slots += run_word_slots(word);
+        return;
+    }
+    const struct pool *pool = pool_of_word(arena_slot_address(arena, slot), word);
+    if (pool == pool_at(arena, slot))
+        add_pool(statistics, pool);
+}
+
+static void add_arena(struct statistics *statistics, struct arena *arena)
+{
+    statistics->arenas++;
+    statistics->arena_bytes += ARENA_BYTES;
+    statistics->header_slots += ARENA_HEADER_SLOTS;
+    statistics->free_slots += arena_free_slots(arena);
+    for (uint32_t word = 0; word < ARENA_WORDS; word++)
+        statistics->dirty_slots += bits_count(atomic_load_explicit(&arena->dirty[word], memory_order_relaxed));
+    for (uint32_t slot = ARENA_HEADER_SLOTS; slot < ARENA_SLOTS; slot++)
+        add_slot(statistics, arena, slot);
+}
+
+static void add_arenas(struct statistics *statistics)
+{
+    struct heap *own = thread_heap();
+    struct heap *heap = own != NULL ? own : thread_late_heap();
+    if (heap == NULL)
+        return;
+    reader_enter(heap->reader);
+    for (uint32_t number = 0; number < arena_list_bound(); number++) {
+        struct arena *arena = arena_list_get(number);
+        if (arena != NULL)
+            add_arena(statistics, arena);
+    }
+    reader_leave(heap->reader);
+    if (own == NULL)
+        thread_late_done();
+}
+
+void statistics_collect(struct statistics *statistics)
+{
+    memset(statistics, 0, sizeof *statistics);
+    add_arenas(statistics);
+    size_t slots = statistics->arenas * ARENA_SLOTS;
+    size_t known =
+        statistics->header_slots + statistics->pool_slots + statistics->run_slots + statistics->free_slots;
+    statistics->kept_slots = known < slots ? slots - known : 0;
+    statistics->heaps = park_bound();
+    for (uint32_t number = 0; number < park_bound(); number++)
+        statistics->heaps_parked += park_is_parked(number);
+    statistics->raw = raw_totals();
+    statistics->housekeeper = housekeeper_totals();
+}

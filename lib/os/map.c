@@ -1,0 +1,192 @@
+#include "os/map.h"
+
+#include "base/bits.h"
+#include "base/counters.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* The lowest address given by an aligned mapping: the next hint lies below it. Any thread, relaxed: a stale value
+ * costs a system call and nothing else. */
+static _Atomic uintptr_t hint_ceiling;
+
+static _Atomic size_t mappings;
+
+static _Atomic size_t page_bytes_cached;
+
+size_t map_page_bytes(void)
+{
+    size_t bytes = atomic_load_explicit(&page_bytes_cached, memory_order_relaxed);
+    if (bytes == 0) {
+        bytes = (size_t)sysconf(_SC_PAGESIZE);
+        atomic_store_explicit(&page_bytes_cached, bytes, memory_order_relaxed);
+    }
+    return bytes;
+}
+
+static void *map_at(void *hint, size_t bytes, int protection)
+{
+    int saved_errno = errno;
+    counter_add(COUNTER_MAP, 1);
+    void *address =
+        mmap(hint, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    errno = saved_errno;
+    if (address == MAP_FAILED)
+        return NULL;
+    atomic_fetch_add_explicit(&mappings, 1, memory_order_relaxed);
+    return address;
+}
+
+static void unmap_uncounted(void *address, size_t bytes)
+{
+    int saved_errno = errno;
+    counter_add(COUNTER_MAP, 1);
+    munmap(address, bytes);
+    errno = saved_errno;
+}
+
+void map_unmap(void *address, size_t bytes)
+{
+    unmap_uncounted(address, bytes);
+    atomic_fetch_sub_explicit(&mappings, 1, memory_order_relaxed);
+}
+
+void *map_pages(size_t bytes)
+{
+    return map_at(NULL, bytes, PROT_READ | PROT_WRITE);
+}
+
+static bool is_aligned(const void *address, size_t alignment)
+{
+    return ((uintptr_t)address & (alignment - 1)) == 0;
+}
+
+static void *map_by_hint(size_t bytes, size_t alignment, int protection)
+{
+    uintptr_t ceiling = atomic_load_explicit(&hint_ceiling, memory_order_relaxed);
+    if (ceiling < bytes + alignment)
+        return NULL;
+    uintptr_t hint = bits_align_down(ceiling - bytes, alignment);
+    void *address = map_at((void *)hint, bytes, protection);
+    if (address == NULL)
+        return NULL;
+    if (is_aligned(address, alignment)) {
+        atomic_store_explicit(&hint_ceiling, (uintptr_t)address, memory_order_relaxed);
+        return address;
+    }
+    map_unmap(address, bytes);
+    return NULL;
+}
+
+static void *map_and_trim(size_t bytes, size_t alignment, int protection)
+{
+    size_t larger_bytes;
+    if (!bits_add(bytes, alignment - map_page_bytes(), &larger_bytes))
+        return NULL;
+    char *larger = map_at(NULL, larger_bytes, protection);
+    if (larger == NULL)
+        return NULL;
+    char *address = (char *)bits_align_up((uintptr_t)larger, alignment);
+    size_t before_bytes = (size_t)(address - larger);
+    size_t after_bytes = larger_bytes - before_bytes - bytes;
+    if (before_bytes > 0)
+        unmap_uncounted(larger, before_bytes);
+    if (after_bytes > 0)
+        unmap_uncounted(address + bytes, after_bytes);
+    atomic_store_explicit(&hint_ceiling, (uintptr_t)address, memory_order_relaxed);
+    return address;
+}
+
+static void *map_aligned_protected(size_t bytes, size_t alignment, int protection)
+{
+    void *address = map_by_hint(bytes, alignment, protection);
+    return address != NULL ? address : map_and_trim(bytes, alignment, protection);
+}
+
+void *map_pages_aligned(size_t bytes, size_t alignment)
+{
+    return map_aligned_protected(bytes, alignment, PROT_READ | PROT_WRITE);
+}
+
+bool map_purge(void *address, size_t bytes)
+{
+    int saved_errno = errno;
+    counter_add(COUNTER_MAP, 1);
+    int result = madvise(address, bytes, MADV_DONTNEED);
+    errno = saved_errno;
+    return result == 0;
+}
+
+void map_allow_huge(void *address, size_t bytes, bool allow)
+{
+    int saved_errno = errno;
+    counter_add(COUNTER_MAP, 1);
+    madvise(address, bytes, allow ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    errno = saved_errno;
+}
+
+bool map_resize_in_place(void *address, size_t old_bytes, size_t new_bytes)
+{
+    int saved_errno = errno;
+    counter_add(COUNTER_MAP, 1);
+    void *result = mremap(address, old_bytes, new_bytes, 0);
+    errno = saved_errno;
+    return result != MAP_FAILED;
+}
+
+void *map_move(void *address, size_t old_bytes, size_t new_bytes, size_t alignment)
+{
+    void *target = map_aligned_protected(new_bytes, alignment, PROT_NONE);
+    if (target == NULL)
+        return NULL;
+    int saved_errno = errno;
+    counter_add(COUNTER_MAP, 1);
+    void *result = mremap(address, old_bytes, new_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, target);
+    errno = saved_errno;
+    if (result == MAP_FAILED) {
+        map_unmap(target, new_bytes);
+        return NULL;
+    }
+    atomic_fetch_sub_explicit(&mappings, 1, memory_order_relaxed);
+    return result;
+}
+
+size_t map_count(void)
+{
+    return atomic_load_explicit(&mappings, memory_order_relaxed);
+}
+
+/* Three quarters of vm.max_map_count: the rest is for the program's own files, stacks and libraries. */
+static size_t read_count_limit(void)
+{
+    size_t limit = 65530;
+    int saved_errno = errno;
+    int file = open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC);
+    if (file >= 0) {
+        char digits[24];
+        ssize_t length = read(file, digits, sizeof digits);
+        size_t number = 0;
+        for (ssize_t i = 0; i < length && digits[i] >= '0' && digits[i] <= '9'; i++)
+            number = number * 10 + (size_t)(digits[i] - '0');
+        if (number > 0)
+            limit = number;
+        close(file);
+    }
+    errno = saved_errno;
+    return limit / 4 * 3;
+}
+
+size_t map_count_limit(void)
+{
+    static _Atomic size_t limit;
+    size_t known = atomic_load_explicit(&limit, memory_order_relaxed);
+    if (known == 0) {
+        known = read_count_limit();
+        atomic_store_explicit(&limit, known, memory_order_relaxed);
+    }
+    return known;
+}

@@ -1,0 +1,45 @@
+/* Every mapping call of the allocator.
+ *
+ * Each function keeps errno as it was; failure is in the return value. All may be called from any thread, take no
+ * lock and never allocate. Addresses that must be aligned are asked for by hint, downwards from the last one given,
+ * so that one system call normally does; where the hint is taken, a larger mapping is made and trimmed.
+ *
+ * The room counts the mappings that it made (Linux limits them per process, vm.max_map_count). Neighbours that
+ * the kernel merges are counted apart, so the count is an upper bound.
+ */
+#ifndef TARN_OS_MAP_H
+#define TARN_OS_MAP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Bytes of a page of the processor, 4 KiB to 64 KiB. */
+size_t map_page_bytes(void);
+
+/* Fresh, zeroed, readable and writable pages; NULL when the system has none. `bytes` is a multiple of the page. */
+void *map_pages(size_t bytes);
+
+/* The same at a multiple of `alignment`, a power of two of at least a page. */
+void *map_pages_aligned(size_t bytes, size_t alignment);
+
+void map_unmap(void *address, size_t bytes);
+
+/* Gives the pages back and keeps the addresses: they read as zeroes from now on. False when the kernel refused,
+ * for example for locked pages: contents are then what they were. */
+bool map_purge(void *address, size_t bytes);
+
+/* Asks for huge pages here, or forbids them. Without effect where the kernel has none. */
+void map_allow_huge(void *address, size_t bytes, bool allow);
+
+/* Makes the mapping longer or shorter where it stands; false, and nothing changed, where it cannot. */
+bool map_resize_in_place(void *address, size_t old_bytes, size_t new_bytes);
+
+/* Moves a mapping's pages to a fresh place at a multiple of `alignment` and makes it new_bytes long; the old
+ * addresses are unmapped. NULL, and nothing changed, on failure. */
+void *map_move(void *address, size_t old_bytes, size_t new_bytes, size_t alignment);
+
+/* Mappings made and not unmapped yet, and how many are safe to have. */
+size_t map_count(void);
+size_t map_count_limit(void);
+
+#endif

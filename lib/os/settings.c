@@ -1,0 +1,270 @@
+#include "os/settings.h"
+
+#include "base/fatal.h"
+#include "base/text.h"
+
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <unistd.h>
+
+struct settings settings = {
+    .dirty_limit_bytes = 4U << 20,
+    .purge_delay_ms = 1000,
+    .raw_cache_bytes = 32U << 20,
+    .run_threshold_bytes = 32U << 10,
+    .raw_threshold_bytes = 512U << 10,
+    .huge_pages = HUGE_PAGES_SYSTEM,
+    .check = false,
+    .statistics_at_exit = false,
+    .verbosity = 1,
+};
+
+enum kind { KIND_BYTES, KIND_MILLISECONDS, KIND_SWITCH, KIND_NUMBER, KIND_HUGE_PAGES };
+
+struct setting {
+    const char *name;
+    enum kind kind;
+    uint64_t least;
+    uint64_t most;
+    void *value;
+};
+
+static const struct setting table[] = {
+    {"TARN_DIRTY_LIMIT", KIND_BYTES, 0, UINT64_C(1) << 46, &settings.dirty_limit_bytes},
+    {"TARN_PURGE_DELAY", KIND_MILLISECONDS, 0, 86400000, &settings.purge_delay_ms},
+    {"TARN_RAW_CACHE", KIND_BYTES, 0, UINT64_C(1) << 46, &settings.raw_cache_bytes},
+    {"TARN_RUN_THRESHOLD", KIND_BYTES, 1U << 10, 32U << 10, &settings.run_threshold_bytes},
+    {"TARN_RAW_THRESHOLD", KIND_BYTES, 64U << 10, 512U << 10, &settings.raw_threshold_bytes},
+    {"TARN_HUGE_PAGES", KIND_HUGE_PAGES, 0, 0, &settings.huge_pages},
+    {"TARN_CHECK", KIND_SWITCH, 0, 1, &settings.check},
+    {"TARN_STATS", KIND_SWITCH, 0, 1, &settings.statistics_at_exit},
+    {"TARN_VERBOSE", KIND_NUMBER, 0, 2, &settings.verbosity},
+};
+
+#define TABLE_LENGTH (sizeof table / sizeof table[0])
+
+static const char *const huge_pages_names[] = {"never", "system", "raw", "always"};
+
+/* A suffix that multiplies a number, longest first where one begins another. */
+struct unit {
+    const char *suffix;
+    uint64_t factor;
+};
+
+static const struct unit byte_units[] = {
+    {"KiB", UINT64_C(1) << 10}, {"MiB", UINT64_C(1) << 20}, {"GiB", UINT64_C(1) << 30}, {"TiB", UINT64_C(1) << 40},
+    {"K", UINT64_C(1) << 10},   {"M", UINT64_C(1) << 20},   {"G", UINT64_C(1) << 30},   {"T", UINT64_C(1) << 40},
+    {"B", 1},                   {"", 1},                    {NULL, 0}};
+
+static const struct unit time_units[] = {{"ms", 1}, {"s", 1000}, {"min", 60000}, {NULL, 0}};
+static const struct unit no_units[] = {{"", 1}, {NULL, 0}};
+
+static bool parse_number(const char *text, const struct unit *units, uint64_t *result)
+{
+    uint64_t number = 0;
+    const char *rest = text;
+    for (; *rest >= '0' && *rest <= '9'; rest++) {
+        if (__builtin_mul_overflow(number, 10, &number) ||
+            __builtin_add_overflow(number, (uint64_t)(*rest - '0'), &number))
+            return false;
+    }
+    if (rest == text)
+        return false;
+    if (number == 0 && *rest == '\0') { /* zero needs no unit */
+        *result = 0;
+        return true;
+    }
+    for (; units->suffix != NULL; units++)
+        if (strcasecmp(rest, units->suffix) == 0)
+            return !__builtin_mul_overflow(number, units->factor, result);
+    return false;
+}
+
+static bool parse_word(const char *text, const char *const *words, size_t count, uint64_t *result)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(text, words[i]) == 0) {
+            *result = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool parse(const struct setting *setting, const char *text, uint64_t *result)
+{
+    static const char *const switch_words[] = {"0", "1", "off", "on", "no", "yes"};
+    bool parsed = false;
+    switch (setting->kind) {
+    case KIND_BYTES:
+        parsed = parse_number(text, byte_units, result);
+        break;
+    case KIND_MILLISECONDS:
+        parsed = parse_number(text, time_units, result);
+        break;
+    case KIND_NUMBER:
+        parsed = parse_number(text, no_units, result);
+        break;
+    case KIND_SWITCH:
+        parsed = parse_word(text, switch_words, 6, result);
+        *result &= 1;
+        break;
+    case KIND_HUGE_PAGES:
+        return parse_word(text, huge_pages_names, 4, result);
+    }
+    return parsed && *result >= setting->least && *result <= setting->most;
+}
+
+static void store(const struct setting *setting, uint64_t value)
+{
+    switch (setting->kind) {
+    case KIND_BYTES:
+        *(size_t *)setting->value = (size_t)value;
+        break;
+    case KIND_MILLISECONDS:
+        *(uint64_t *)setting->value = value;
+        break;
+    case KIND_NUMBER:
+        *(unsigned *)setting->value = (unsigned)value;
+        break;
+    case KIND_SWITCH:
+        *(bool *)setting->value = value != 0;
+        break;
+    case KIND_HUGE_PAGES:
+        *(enum huge_pages *)setting->value = (enum huge_pages)value;
+        break;
+    }
+}
+
+static void show_limit(struct text *line, enum kind kind, uint64_t number)
+{
+    if (kind == KIND_BYTES) {
+        text_bytes(line, number);
+    } else {
+        text_decimal(line, number);
+        if (kind == KIND_MILLISECONDS)
+            text_string(line, " ms");
+    }
+}
+
+static void show_expected(struct text *line, const struct setting *setting)
+{
+    text_string(line, ", expected ");
+    switch (setting->kind) {
+    case KIND_SWITCH:
+        text_string(line, "0 or 1");
+        return;
+    case KIND_HUGE_PAGES:
+        text_string(line, "never, system, raw or always");
+        return;
+    case KIND_BYTES:
+        text_string(line, "a number with a unit such as 64M");
+        break;
+    case KIND_MILLISECONDS:
+        text_string(line, "a number with a unit such as 250ms");
+        break;
+    case KIND_NUMBER:
+        text_string(line, "a number");
+        break;
+    }
+    text_string(line, " from ");
+    show_limit(line, setting->kind, setting->least);
+    text_string(line, " to ");
+    show_limit(line, setting->kind, setting->most);
+}
+
+static void warn_value(const struct setting *setting, const char *text)
+{
+    struct text line = {0};
+    text_string(&line, setting->name);
+    text_string(&line, "=");
+    char shown[41] = {0};
+    strncpy(shown, text, sizeof shown - 1);
+    text_string(&line, shown);
+    text_string(&line, " is not understood");
+    show_expected(&line, setting);
+    text_string(&line, "; the default is used");
+    if (settings.verbosity > 0)
+        warning_line(&line);
+}
+
+static void warn_name(const char *assignment, size_t length)
+{
+    struct text line = {0};
+    char shown[41] = {0};
+    strncpy(shown, assignment, length < sizeof shown - 1 ? length : sizeof shown - 1);
+    text_string(&line, "there is no setting ");
+    text_string(&line, shown);
+    text_string(&line, "; it is ignored");
+    if (settings.verbosity > 0)
+        warning_line(&line);
+}
+
+bool settings_apply(const char *assignment)
+{
+    size_t length = strcspn(assignment, "=");
+    const char *text = assignment[length] == '=' ? assignment + length + 1 : "";
+    for (size_t i = 0; i < TABLE_LENGTH; i++) {
+        const struct setting *setting = &table[i];
+        if (strlen(setting->name) != length || memcmp(assignment, setting->name, length) != 0)
+            continue;
+        uint64_t value = 0;
+        if (!parse(setting, text, &value)) {
+            warn_value(setting, text);
+            return false;
+        }
+        store(setting, value);
+        return true;
+    }
+    warn_name(assignment, length);
+    return false;
+}
+
+void settings_read(void)
+{
+    static atomic_flag done = ATOMIC_FLAG_INIT;
+    if (environ == NULL || atomic_flag_test_and_set_explicit(&done, memory_order_relaxed))
+        return;
+    if (getauxval(AT_SECURE) != 0)
+        return;
+    /* The verbosity first: it decides whether the others' warnings are shown. */
+    for (char **variable = environ; *variable != NULL; variable++)
+        if (strncmp(*variable, "TARN_VERBOSE=", 13) == 0)
+            settings_apply(*variable);
+    for (char **variable = environ; *variable != NULL; variable++)
+        if (strncmp(*variable, "TARN_", 5) == 0 && strncmp(*variable, "TARN_VERBOSE=", 13) != 0)
+            settings_apply(*variable);
+}
+
+static uint64_t read_value(const struct setting *setting)
+{
+    switch (setting->kind) {
+    case KIND_BYTES:
+        return *(const size_t *)setting->value;
+    case KIND_MILLISECONDS:
+        return *(const uint64_t *)setting->value;
+    case KIND_NUMBER:
+        return *(const unsigned *)setting->value;
+    case KIND_SWITCH:
+        return *(const bool *)setting->value;
+    case KIND_HUGE_PAGES:
+        return *(const enum huge_pages *)setting->value;
+    }
+    return 0;
+}
+
+void settings_each(void (*each)(const char *name, const char *value, void *context), void *context)
+{
+    for (size_t i = 0; i < TABLE_LENGTH; i++) {
+        const struct setting *setting = &table[i];
+        uint64_t number = read_value(setting);
+        struct text value = {0};
+        if (setting->kind == KIND_HUGE_PAGES)
+            text_string(&value, huge_pages_names[number]);
+        else
+            show_limit(&value, setting->kind, number);
+        value.bytes[value.length] = '\0';
+        each(setting->name, value.bytes, context);
+    }
+}

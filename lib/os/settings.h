@@ -1,0 +1,46 @@
+/* The settings of the process, read once from the environment.
+ *
+ * A setting is a variable TARN_NAME. A value that does not fit, and a name that does not exist, give one warning
+ * line on stderr each, and the default stands. In a set-user-id or set-group-id program (AT_SECURE, getauxval(3))
+ * the environment is not read at all. Every setting is described in docs/tuning.md.
+ *
+ * Written once, by settings_read, before a second thread can be in the allocator; read by any thread afterwards.
+ */
+#ifndef TARN_OS_SETTINGS_H
+#define TARN_OS_SETTINGS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum huge_pages {
+    HUGE_PAGES_NEVER,  /* forbid them */
+    HUGE_PAGES_SYSTEM, /* leave the choice to the system's default for mappings that say nothing */
+    HUGE_PAGES_RAW,    /* ask for them for large raw blocks */
+    HUGE_PAGES_ALWAYS  /* ask for them for arenas too */
+};
+
+struct settings {
+    size_t dirty_limit_bytes;     /* TARN_DIRTY_LIMIT */
+    uint64_t purge_delay_ms;      /* TARN_PURGE_DELAY */
+    size_t raw_cache_bytes;       /* TARN_RAW_CACHE */
+    size_t run_threshold_bytes;   /* TARN_RUN_THRESHOLD: larger requests are runs */
+    size_t raw_threshold_bytes;   /* TARN_RAW_THRESHOLD: larger requests are raw blocks */
+    enum huge_pages huge_pages;   /* TARN_HUGE_PAGES */
+    bool check;                   /* TARN_CHECK */
+    bool statistics_at_exit;      /* TARN_STATS */
+    unsigned verbosity;           /* TARN_VERBOSE */
+};
+
+extern struct settings settings;
+
+/* Reads the environment at the first call that finds one; later calls do nothing. Never allocates. */
+void settings_read(void);
+
+/* For tests: applies one NAME=value text, as found in the environment; false after a warning. */
+bool settings_apply(const char *assignment);
+
+/* Calls `each` for every setting, with its name and its value as text. */
+void settings_each(void (*each)(const char *name, const char *value, void *context), void *context);
+
+#endif

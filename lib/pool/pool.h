@@ -1,0 +1,132 @@
+/* A pool: slots cut into equal blocks of one size class, owned by one heap.
+ *
+ *   slots:  │ block 0 │ block 1 │ … │ block carved-1 │ not carved yet, never touched │
+ *                 ▲         │
+ *   free ─────────┘   next ─┴──► … ──► pool_end
+ *
+ * A free block holds two words: `canary`, the address of its pool's descriptor, and `next`. The canary is set by
+ * free and cleared by malloc, so a block that carries it is free: a second free of it is seen, and so is a write
+ * through a stale pointer, when the block is taken again. The list ends in pool_end, which carries no canary, so that
+ * malloc needs one test for both "list empty" and "list damaged".
+ *
+ * The descriptor lives in the arena's header, far from the blocks. All fields are written by the owner only; `count`,
+ * `state` and the fixed fields may be read by any thread (statistics).
+ *
+ * used = carved blocks that are not on the list; a block on its way through an inbox is used.
+ *   state    | count           | meaning
+ *   CURRENT  | used + 1        | its class's malloc takes from here; an empty pool is not noticed
+ *   QUEUED   | used > 0        | waits in its bin; count 0 says: empty now
+ *   FULL     | 1               | used = capacity, in no list; count 0 says: the first block came back
+ * So `free` counts down and tests for 0, whatever the state.
+ */
+#ifndef TARN_POOL_POOL_H
+#define TARN_POOL_POOL_H
+
+#include "arena/arena.h"
+#include "base/compiler.h"
+#include "base/owned.h"
+#include "pool/size_class.h"
+
+struct pool;
+
+struct block {
+    const struct pool *canary;
+    struct block *next;
+};
+
+enum pool_state { POOL_NONE, POOL_CURRENT, POOL_QUEUED, POOL_FULL };
+
+struct pool {
+    struct block *free;
+    owned_count count;
+    uint32_t block_bytes; /* fixed while the pool lives, as are all below up to `carved` */
+    uint32_t capacity;    /* blocks */
+    uint32_t slots;
+    void *heap; /* its owner: the heap's identity, also where the slot map has gone by */
+    uint16_t class;
+    uint16_t first_slot;
+    _Atomic uint32_t carved; /* blocks */
+    _Atomic uint32_t state;  /* enum pool_state */
+    uint32_t dirty;          /* slots that were dirty when taken, bit 0 the first; fixed */
+    struct pool *next;       /* in its bin's queue */
+    struct pool *previous;
+};
+
+static_assert(sizeof(struct pool) <= ARENA_DESCRIPTOR_BYTES, "a pool fits its descriptor");
+static_assert(sizeof(struct block) <= BLOCK_ALIGNMENT, "a block fits the smallest class");
+
+/* The end of every list. Read only. */
+extern struct block pool_end;
+
+static inline struct pool *pool_at(struct arena *arena, uint32_t slot)
+{
+    return (struct pool *)(void *)arena->descriptors[slot];
+}
+
+static inline struct arena *pool_arena(const struct pool *pool)
+{
+    return arena_of(pool);
+}
+
+static inline char *pool_start(const struct pool *pool)
+{
+    return arena_slot_address(pool_arena(pool), pool->first_slot);
+}
+
+/* The pool of a block, given the word of its slot. */
+static inline struct pool *pool_of_word(const void *block, uint64_t word)
+{
+    return (struct pool *)((uintptr_t)arena_of(block) + (word & (SLOT_BYTES - 1)));
+}
+
+/* Owners' addresses are multiples of this; a slot map word holds
+ *   owner | POOL_WORD_CHECKED, with TARN_CHECK | offset of the descriptor in the arena
+ * With the checked bit no word is near its owner's address: every free then takes the slow path, which checks all. */
+#define POOL_OWNER_ALIGNMENT (2 * SLOT_BYTES)
+#define POOL_WORD_CHECKED    SLOT_BYTES
+
+static inline void *pool_word_heap(uint64_t word)
+{
+    return (void *)(uintptr_t)(word & ~(POOL_OWNER_ALIGNMENT - 1));
+}
+
+static inline enum pool_state pool_state(const struct pool *pool)
+{
+    return (enum pool_state)atomic_load_explicit(&pool->state, memory_order_relaxed);
+}
+
+static inline void pool_set_state(struct pool *pool, enum pool_state state)
+{
+    atomic_store_explicit(&pool->state, (uint32_t)state, memory_order_relaxed);
+}
+
+/* Makes a pool of contiguous held slots and enters `heap` as their owner. State CURRENT, nothing carved. */
+struct pool *pool_open(const struct span *span, uint32_t class, void *heap);
+
+/* Takes an empty pool apart; its slots are held by the caller again. Those that were ever carved are dirty. */
+void pool_close(struct pool *pool, struct span *span);
+
+/* Enters another owner. The caller owns the pool exclusively (its old heap is parked and claimed). */
+void pool_set_owner(struct pool *pool, void *heap);
+
+/* The list is empty: puts the blocks of the next page onto it, in address order. False when all are carved. */
+bool pool_carve(struct pool *pool);
+
+static inline uint32_t pool_carved(const struct pool *pool)
+{
+    return atomic_load_explicit(&pool->carved, memory_order_relaxed);
+}
+
+/* Blocks in use, from any thread; a snapshot. */
+uint32_t pool_used(const struct pool *pool);
+
+/* Whether the pointer is the start of a block that was carved. */
+bool pool_is_block(const struct pool *pool, const void *pointer);
+
+/* Whether the block is on the pool's list; the owner only. */
+bool pool_list_has(const struct pool *pool, const struct block *block);
+
+/* The equations above; walks the list. The owner only. */
+bool pool_is_valid(const struct pool *pool);
+
+#endif

@@ -1,0 +1,54 @@
+/* Size classes: pure functions between a request and the size of the block that serves it.
+ *
+ *   class  0 … 7    16, 32, … 128                 multiples of 16
+ *   class  8 … 71   8 per doubling up to 32 KiB    144, 160, … 256, 288, … 512, 576, …
+ *
+ * Above 128 bytes a block is at most 12.5 % larger than the request. Every size is a multiple of 16, and a power of
+ * two that is at most 32 KiB is itself a class.
+ */
+#ifndef TARN_POOL_SIZE_CLASS_H
+#define TARN_POOL_SIZE_CLASS_H
+
+#include "base/bits.h"
+#include "base/compiler.h"
+
+#define CLASS_COUNT         72U
+#define CLASS_BYTES_MOST    (UINT64_C(32) << 10)
+#define CLASS_LINEAR_BYTES  128U
+#define CLASS_LINEAR_COUNT  8U
+#define BLOCK_ALIGNMENT     16U
+
+/* The smallest class for a request of `bytes`, 1 <= bytes <= CLASS_BYTES_MOST. */
+ALWAYS_INLINE uint32_t class_of_size(size_t bytes)
+{
+    if (bytes <= CLASS_LINEAR_BYTES)
+        return (uint32_t)((bytes - 1) / BLOCK_ALIGNMENT);
+    uint32_t log2 = bits_log2(bytes - 1);
+    return (log2 - 7) * 8 + CLASS_LINEAR_COUNT + (uint32_t)((bytes - 1) >> (log2 - 3)) - 8;
+}
+
+/* Block size of a class, bytes. */
+static inline uint32_t class_bytes(uint32_t class)
+{
+    if (class < CLASS_LINEAR_COUNT)
+        return (class + 1) * BLOCK_ALIGNMENT;
+    uint32_t step = class - CLASS_LINEAR_COUNT;
+    return (step % 8 + 9) << (step / 8 + 4);
+}
+
+/* Slots of a pool of this class: 16 KiB of blocks up to 512 bytes, then 64, 128 and 256 KiB. */
+static inline uint32_t class_pool_slots(uint32_t class)
+{
+    uint32_t bytes = class_bytes(class);
+    if (bytes <= 512)
+        return 1;
+    if (bytes <= 2048)
+        return 4;
+    return bytes <= 8192 ? 8 : 16;
+}
+
+/* The smallest class whose blocks hold `bytes` and are multiples of `alignment` (and so aligned to it, since pools
+ * begin at slots), or CLASS_COUNT when there is none. alignment is a power of two, at most 16 KiB. */
+uint32_t class_of_aligned_size(size_t bytes, size_t alignment);
+
+#endif

@@ -1,0 +1,294 @@
+#include "raw/raw.h"
+
+#include "arena/address_index.h"
+#include "base/bits.h"
+#include "base/fatal.h"
+#include "heap/tick.h"
+#include "os/clock.h"
+#include "os/map.h"
+#include "os/settings.h"
+#include "raw/raw_cache.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define RECORD_CHUNK_BYTES ((size_t)64 << 10)
+#define HUGE_PAGE_BYTES    ((size_t)2 << 20)
+
+struct record {
+    struct raw_mapping mapping;
+    struct record *next_free;
+};
+
+static pthread_mutex_t raw_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct record *free_records; /* under raw_lock */
+static _Atomic size_t live_bytes;
+static _Atomic size_t live_blocks;
+static _Atomic uint64_t oldest_cached_ms; /* 0: nothing cached; a hint for raw_age */
+
+/* ---- records ---- */
+
+static bool make_records(void)
+{
+    struct record *chunk = map_pages(RECORD_CHUNK_BYTES);
+    if (chunk == NULL)
+        return false;
+    for (size_t i = 0; i < RECORD_CHUNK_BYTES / sizeof *chunk; i++) {
+        chunk[i].next_free = free_records;
+        free_records = &chunk[i];
+    }
+    return true;
+}
+
+static struct record *take_record(void)
+{
+    struct record *record = NULL;
+    if (free_records != NULL || make_records()) {
+        record = free_records;
+        free_records = record->next_free;
+    }
+    return record;
+}
+
+static void give_record(struct record *record)
+{
+    record->next_free = free_records;
+    free_records = record;
+}
+
+static struct record *record_at(const void *pointer)
+{
+    uintptr_t entry = address_index_get(pointer);
+    if (entry == ADDRESS_NOTHING || entry == ADDRESS_ARENA)
+        return NULL;
+    struct record *record = (struct record *)entry;
+    return record->mapping.address == pointer ? record : NULL;
+}
+
+/* ---- mappings ---- */
+
+/* Beyond the safe number of mappings, blocks are made to fill their granules, so that neighbours merge into one. */
+static size_t bytes_to_map(size_t bytes)
+{
+    size_t unit = map_count() < map_count_limit() ? map_page_bytes() : GRANULE_BYTES;
+    return bits_align_up(bytes, unit);
+}
+
+static void advise(const struct raw_mapping *mapping)
+{
+    if (settings.huge_pages == HUGE_PAGES_SYSTEM || mapping->bytes < HUGE_PAGE_BYTES)
+        return;
+    map_allow_huge(mapping->address, mapping->bytes, settings.huge_pages != HUGE_PAGES_NEVER);
+}
+
+static bool map_fresh(size_t bytes, size_t alignment, struct raw_mapping *mapping)
+{
+    *mapping = (struct raw_mapping){.bytes = bytes_to_map(bytes)};
+    mapping->address = map_pages_aligned(mapping->bytes, alignment);
+    if (mapping->address == NULL)
+        return false;
+    advise(mapping);
+    return true;
+}
+
+static bool resize_mapping(struct raw_mapping *mapping, size_t bytes)
+{
+    if (bytes == mapping->bytes)
+        return true;
+    if (!map_resize_in_place(mapping->address, mapping->bytes, bytes)) {
+        if (bytes < mapping->bytes)
+            return false;
+        void *moved = map_move(mapping->address, mapping->bytes, bytes, GRANULE_BYTES);
+        if (moved == NULL)
+            return false;
+        mapping->address = moved;
+    }
+    mapping->bytes = bytes;
+    if (mapping->dirty_bytes > bytes)
+        mapping->dirty_bytes = bytes;
+    return true;
+}
+
+/* A cached mapping is made to fit: a long tail goes back, a missing one is added. */
+static bool fit(struct raw_mapping *mapping, size_t bytes)
+{
+    size_t want = bytes_to_map(bytes);
+    if (mapping->bytes >= want && mapping->bytes - want <= want / 8)
+        return true;
+    return resize_mapping(mapping, want) || mapping->bytes >= want;
+}
+
+static bool take_cached(size_t bytes, struct raw_mapping *mapping)
+{
+    pthread_mutex_lock(&raw_lock);
+    bool taken = raw_cache_take(bytes, mapping);
+    pthread_mutex_unlock(&raw_lock);
+    if (taken && !fit(mapping, bytes)) {
+        map_unmap(mapping->address, mapping->bytes);
+        taken = false;
+    }
+    return taken;
+}
+
+static bool obtain(size_t bytes, size_t alignment, struct raw_mapping *mapping)
+{
+    if (alignment == GRANULE_BYTES && take_cached(bytes, mapping))
+        return true;
+    if (map_fresh(bytes, alignment, mapping))
+        return true;
+    return raw_drop_cache() > 0 && map_fresh(bytes, alignment, mapping);
+}
+
+/* ---- blocks ---- */
+
+static void count_live(size_t bytes, size_t blocks)
+{
+    atomic_fetch_add_explicit(&live_bytes, bytes, memory_order_relaxed);
+    atomic_fetch_add_explicit(&live_blocks, blocks, memory_order_relaxed);
+}
+
+static struct record *new_record(const struct raw_mapping *mapping)
+{
+    pthread_mutex_lock(&raw_lock);
+    struct record *record = take_record();
+    pthread_mutex_unlock(&raw_lock);
+    if (record == NULL)
+        return NULL;
+    record->mapping = *mapping;
+    record->mapping.dirty_bytes = mapping->bytes; /* the program may write all of it */
+    if (address_index_set(mapping->address, (uintptr_t)record))
+        return record;
+    pthread_mutex_lock(&raw_lock);
+    give_record(record);
+    pthread_mutex_unlock(&raw_lock);
+    return NULL;
+}
+
+void *raw_malloc(size_t bytes, size_t alignment, size_t *dirty_bytes)
+{
+    struct raw_mapping mapping;
+    if (!obtain(bytes, alignment < GRANULE_BYTES ? GRANULE_BYTES : alignment, &mapping))
+        return NULL;
+    if (new_record(&mapping) == NULL) {
+        map_unmap(mapping.address, mapping.bytes);
+        return NULL;
+    }
+    count_live(mapping.bytes, 1);
+    *dirty_bytes = mapping.dirty_bytes;
+    return mapping.address;
+}
+
+size_t raw_bytes(const void *pointer)
+{
+    struct record *record = record_at(pointer);
+    return record == NULL ? 0 : record->mapping.bytes;
+}
+
+static void unmap_all(const struct raw_mapping *mappings, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        map_unmap(mappings[i].address, mappings[i].bytes);
+}
+
+static unsigned keep_or_evict(struct record *record, struct raw_mapping evicted[RAW_CACHE_ENTRIES + 1])
+{
+    unsigned count = 1;
+    pthread_mutex_lock(&raw_lock);
+    evicted[0] = record->mapping;
+    if (map_count() < map_count_limit())
+        count = raw_cache_put(&record->mapping, clock_now_ms(), evicted);
+    give_record(record);
+    if (raw_cache_count() > 0 && atomic_load_explicit(&oldest_cached_ms, memory_order_relaxed) == 0) {
+        atomic_store_explicit(&oldest_cached_ms, clock_now_ms(), memory_order_relaxed);
+        tick_set_duty(raw_age);
+    }
+    pthread_mutex_unlock(&raw_lock);
+    return count;
+}
+
+bool raw_free(void *pointer)
+{
+    struct record *record = record_at(pointer);
+    if (record == NULL || !address_index_take(pointer, (uintptr_t)record))
+        return false;
+    count_live(-record->mapping.bytes, (size_t)-1);
+    struct raw_mapping evicted[RAW_CACHE_ENTRIES + 1];
+    unsigned count = keep_or_evict(record, evicted);
+    unmap_all(evicted, count);
+    return true;
+}
+
+void *raw_realloc(void *pointer, size_t bytes)
+{
+    struct record *record = record_at(pointer);
+    if (record == NULL || !address_index_take(pointer, (uintptr_t)record))
+        return NULL;
+    size_t old_bytes = record->mapping.bytes;
+    /* One that grows will grow again: an eighth more addresses, which cost no memory until they are touched. */
+    bool resized = bytes <= old_bytes ? resize_mapping(&record->mapping, bytes_to_map(bytes))
+                                      : resize_mapping(&record->mapping, bytes_to_map(bytes + bytes / 8)) ||
+                                            resize_mapping(&record->mapping, bytes_to_map(bytes));
+    record->mapping.dirty_bytes = record->mapping.bytes;
+    count_live(record->mapping.bytes - old_bytes, 0);
+    void *address = record->mapping.address;
+    if (!address_index_set(address, (uintptr_t)record))
+        fatal_pointer("no memory to enter the moved block", address);
+    return resized ? address : NULL;
+}
+
+/* ---- giving back ---- */
+
+static bool take_older(uint64_t then_ms, struct raw_mapping *mapping)
+{
+    pthread_mutex_lock(&raw_lock);
+    bool taken = raw_cache_take_older(then_ms, mapping);
+    atomic_store_explicit(&oldest_cached_ms, raw_cache_count() > 0 ? then_ms + 1 : 0, memory_order_relaxed);
+    pthread_mutex_unlock(&raw_lock);
+    return taken;
+}
+
+static size_t drop_older(uint64_t then_ms)
+{
+    size_t bytes = 0;
+    struct raw_mapping mapping;
+    while (take_older(then_ms, &mapping)) {
+        map_unmap(mapping.address, mapping.bytes);
+        bytes += mapping.bytes;
+    }
+    return bytes;
+}
+
+void raw_age(uint64_t now_ms)
+{
+    uint64_t oldest = atomic_load_explicit(&oldest_cached_ms, memory_order_relaxed);
+    if (oldest != 0 && now_ms >= oldest + settings.purge_delay_ms)
+        drop_older(now_ms - settings.purge_delay_ms);
+}
+
+size_t raw_drop_cache(void)
+{
+    return drop_older(UINT64_MAX - 1);
+}
+
+struct raw_totals raw_totals(void)
+{
+    pthread_mutex_lock(&raw_lock);
+    struct raw_totals totals = {
+        .live_bytes = atomic_load_explicit(&live_bytes, memory_order_relaxed),
+        .live_blocks = atomic_load_explicit(&live_blocks, memory_order_relaxed),
+        .cached_bytes = raw_cache_bytes(),
+        .cached_blocks = raw_cache_count(),
+    };
+    pthread_mutex_unlock(&raw_lock);
+    return totals;
+}
+
+void raw_before_fork(void)
+{
+    pthread_mutex_lock(&raw_lock);
+}
+
+void raw_after_fork(void)
+{
+    pthread_mutex_unlock(&raw_lock);
+}

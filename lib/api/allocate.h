@@ -7,6 +7,6 @@
 void *allocate_zeroed(size_t bytes);
 
 /* alignment is a power of two. */
-void *allocate_aligned(size_t bytes, size_t alignment);
+void *allocate_aligned(size_t bytes, size_t alignment) __attribute__((nothrow));
 
 #endif

@@ -21,7 +21,7 @@ static void free_pool_block(struct classified found, struct block *block)
         fatal_double_free(block, found.bytes);
     struct heap *heap = thread_heap();
     if (heap == found.heap)
-        heap_free_own(heap, found.pool, block);
+        heap_free_own(found.pool, block);
     else if (heap != NULL)
         mailbox_send(heap, found.pool, block);
     else
@@ -39,9 +39,11 @@ static void free_run(void *pointer)
         fatal_invalid(pointer, "free");
 }
 
-/* Whatever the hot path of free does not serve; not NULL. */
+/* Whatever the hot path of free does not serve. */
 static __attribute__((noinline)) void free_elsewhere(void *pointer)
 {
+    if (pointer == NULL)
+        return;
     struct classified found = classify(pointer);
     switch (found.kind) {
     case KIND_POOL:
@@ -60,38 +62,51 @@ static __attribute__((noinline)) void free_elsewhere(void *pointer)
     fatal_invalid(pointer, "free");
 }
 
-static __attribute__((noinline)) void free_granule(void *pointer)
+COLD static void free_again(const void *pointer, const struct pool *pool)
 {
-    if (pointer != NULL)
+    fatal_double_free(pointer, pool->block_bytes);
+}
+
+static void release_sized_elsewhere(void *pointer, size_t bytes, const char *call);
+
+ALWAYS_INLINE void not_hot(void *pointer, bool sized, size_t bytes, const char *call)
+{
+    if (sized)
+        release_sized_elsewhere(pointer, bytes, call);
+    else
         free_elsewhere(pointer);
 }
 
 /* The hot path. `sized` is a constant: with it, a block that does not fit `bytes` goes the slow way, to be named. */
-ALWAYS_INLINE bool free_hot(void *pointer, bool sized, size_t bytes)
+ALWAYS_INLINE void free_hot(void *pointer, bool sized, size_t bytes, const char *call)
 {
-    struct heap *heap = heap_self;
+    if (UNLIKELY(((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0)) {
+        not_hot(pointer, sized, bytes, call);
+        return;
+    }
     struct arena *arena = arena_of(pointer);
-    /* relaxed: a word of the own heap was written by this thread; for any other the slow path loads again. */
-    uint64_t word = atomic_load_explicit(&arena->slot_map[arena_slot_of(pointer)], memory_order_relaxed);
-    uint64_t offset = word ^ (uintptr_t)heap;
-    if (UNLIKELY(offset >= SLOT_BYTES))
-        return false;
+    /* A word of the own heap was written by this thread; for any other the slow path loads again. */
+    uint64_t offset = owned_xor(&arena->slot_map[arena_slot_of(pointer)], (uintptr_t)heap_self);
+    if (UNLIKELY(offset >= POOL_WORD_CHECKED)) {
+        not_hot(pointer, sized, bytes, call);
+        return;
+    }
     struct pool *pool = (struct pool *)((uintptr_t)arena + offset);
     struct block *block = pointer;
-    if (sized && UNLIKELY(bytes > pool->block_bytes || bytes < pool->block_bytes / 2))
-        return false;
-    if (UNLIKELY(block->canary == pool))
-        return false;
-    heap_free_own(heap, pool, block);
-    return true;
+    if (sized && UNLIKELY(bytes > pool->block_bytes || bytes < pool->block_bytes / 2)) {
+        not_hot(pointer, sized, bytes, call);
+        return;
+    }
+    if (UNLIKELY(block->canary == pool)) {
+        free_again(pointer, pool);
+        return;
+    }
+    heap_free_own(pool, block);
 }
 
 EXPORT void tarn_free(void *pointer)
 {
-    if (UNLIKELY(((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0))
-        free_granule(pointer);
-    else if (UNLIKELY(!free_hot(pointer, false, 0)))
-        free_elsewhere(pointer);
+    free_hot(pointer, false, 0, "free");
 }
 
 /* A request for `bytes` may have been served by this block, also after realloc has left a block up to twice as large as
@@ -126,13 +141,12 @@ static __attribute__((noinline)) void release_sized_elsewhere(void *pointer, siz
     struct classified found = classify(pointer);
     if (UNLIKELY(found.kind != KIND_INVALID && !fits(found, bytes)))
         fatal_size(call, pointer, bytes, found.bytes);
-    tarn_free(pointer);
+    free_elsewhere(pointer);
 }
 
 void release_sized(void *pointer, size_t bytes, const char *call)
 {
-    if (UNLIKELY(((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0) || UNLIKELY(!free_hot(pointer, true, bytes)))
-        release_sized_elsewhere(pointer, bytes, call);
+    free_hot(pointer, true, bytes, call);
 }
 
 void release_aligned(void *pointer, size_t alignment, size_t bytes, const char *call)

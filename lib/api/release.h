@@ -5,8 +5,8 @@
 
 #include <stddef.h>
 
-void release_sized(void *pointer, size_t bytes, const char *call);
-void release_aligned(void *pointer, size_t alignment, size_t bytes, const char *call);
+void release_sized(void *pointer, size_t bytes, const char *call) __attribute__((nothrow));
+void release_aligned(void *pointer, size_t alignment, size_t bytes, const char *call) __attribute__((nothrow));
 void release_check_alignment(const void *pointer, size_t alignment, const char *call);
 
 #endif

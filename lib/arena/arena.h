@@ -22,7 +22,7 @@
  *
  * A slot map word says who serves the slot, and where its pool or run begins:
  *   0                                        nobody
- *   heap address | first slot * 64           a pool's slot, owned by that heap (pool/pool)
+ *   heap | offset of the descriptor          a pool's slot, owned by that heap (pool/pool)
  *   1 | slots << 16 | first slot << 32       the first slot of a run (its other slots hold 0)
  */
 #ifndef TARN_ARENA_ARENA_H
@@ -67,8 +67,8 @@ static inline uint32_t run_word_slots(uint64_t word)
 }
 
 struct arena {
+    _Atomic uint64_t slot_map[ARENA_SLOTS]; /* at offset 0: one instruction less in free */
     unsigned char descriptors[ARENA_SLOTS][ARENA_DESCRIPTOR_BYTES];
-    _Atomic uint64_t slot_map[ARENA_SLOTS];
     LINE_ALIGNED _Atomic uint64_t free[ARENA_WORDS];
     _Atomic uint64_t dirty[ARENA_WORDS];
     LINE_ALIGNED _Atomic uint32_t publishing;
@@ -79,7 +79,7 @@ struct arena {
 };
 
 static_assert(sizeof(struct arena) <= ARENA_HEADER_SLOTS * SLOT_BYTES, "the header fits its slots");
-static_assert(offsetof(struct arena, slot_map) == ARENA_SLOTS * ARENA_DESCRIPTOR_BYTES, "no hole");
+static_assert(offsetof(struct arena, descriptors) % CACHE_LINE == 0, "a descriptor is a cache line");
 
 /* Slots of one bitmap word held by one thread: bits of `mask` in word `word` of `arena`. */
 struct span {

@@ -39,7 +39,19 @@ ALWAYS_INLINE bool owned_decrement_is_zero(owned_count *count)
     return zero;
 }
 
+/* value ^ *word */
+ALWAYS_INLINE uint64_t owned_xor(const _Atomic uint64_t *word, uint64_t value)
+{
+    __asm__("xorq %1, %0" : "+r"(value) : "m"(*word) : "cc");
+    return value;
+}
+
 #else
+
+ALWAYS_INLINE uint64_t owned_xor(const _Atomic uint64_t *word, uint64_t value)
+{
+    return atomic_load_explicit(word, memory_order_relaxed) ^ value;
+}
 
 ALWAYS_INLINE void owned_increment(owned_count *count)
 {

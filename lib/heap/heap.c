@@ -91,11 +91,11 @@ void heap_blocks_came_back(struct heap *heap, struct pool *pool, uint32_t blocks
     }
 }
 
-void heap_pool_event(struct heap *heap, struct pool *pool)
+void heap_pool_event(struct pool *pool)
 {
     /* The block just freed is on the list; count is 0. As if it had not been counted yet: */
     owned_write(&pool->count, 1);
-    heap_blocks_came_back(heap, pool, 1);
+    heap_blocks_came_back(pool->heap, pool, 1);
 }
 
 /* The current pool has nothing to give any more. */

@@ -17,7 +17,7 @@
  * Invariant: for each class, current is &pool_none, or a pool of this heap and class in state CURRENT, and all
  * entries of direct[] for this class are the same pool; queue holds this heap's QUEUED pools of the class.
  *
- * Heap addresses are multiples of 32 KiB, so that a slot map word has room for more than the owner (pool/pool).
+ * Heap addresses are multiples of 64 KiB, so that a slot map word has room for more than the owner (pool/pool).
  */
 #ifndef TARN_HEAP_HEAP_H
 #define TARN_HEAP_HEAP_H
@@ -101,7 +101,7 @@ COLD void *heap_malloc_slow(struct heap *heap, size_t bytes);
 void *heap_take_block(struct heap *heap, uint32_t class);
 
 /* The pool's count has reached 0 after a free by its owner. */
-COLD void heap_pool_event(struct heap *heap, struct pool *pool);
+COLD void heap_pool_event(struct pool *pool);
 
 /* Blocks of an own pool come back from elsewhere and are on its list already. */
 void heap_blocks_came_back(struct heap *heap, struct pool *pool, uint32_t blocks);
@@ -150,14 +150,14 @@ ALWAYS_INLINE void *heap_malloc_medium(struct heap *heap, size_t bytes)
     return block;
 }
 
-/* Puts a block back on the list of a pool that `heap` owns. `pool` and the block have been looked at. */
-ALWAYS_INLINE void heap_free_own(struct heap *heap, struct pool *pool, struct block *block)
+/* Puts a block back on the list of a pool that the calling thread's heap owns. The block has been looked at. */
+ALWAYS_INLINE void heap_free_own(struct pool *pool, struct block *block)
 {
     block->canary = pool;
     block->next = pool->free;
     pool->free = block;
     if (UNLIKELY(owned_decrement_is_zero(&pool->count)))
-        heap_pool_event(heap, pool);
+        heap_pool_event(pool);
 }
 
 #endif

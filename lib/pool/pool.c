@@ -9,7 +9,7 @@ struct block pool_end = {.canary = NULL, .next = NULL};
 static uint64_t word_for(const void *heap, uint32_t first_slot)
 {
     uint64_t checked = settings.check ? POOL_WORD_CHECKED : 0;
-    return (uint64_t)(uintptr_t)heap | checked | first_slot * ARENA_DESCRIPTOR_BYTES;
+    return (uint64_t)(uintptr_t)heap | checked | (offsetof(struct arena, descriptors) + first_slot * ARENA_DESCRIPTOR_BYTES);
 }
 
 static void enter_owner(struct pool *pool, void *heap)

@@ -53,6 +53,7 @@ struct pool {
 };
 
 static_assert(sizeof(struct pool) <= ARENA_DESCRIPTOR_BYTES, "a pool fits its descriptor");
+static_assert(sizeof(struct arena) <= 2 * SLOT_BYTES, "a descriptor's offset fits below POOL_WORD_CHECKED");
 static_assert(sizeof(struct block) <= BLOCK_ALIGNMENT, "a block fits the smallest class");
 
 /* The end of every list. Read only. */
@@ -73,17 +74,17 @@ static inline char *pool_start(const struct pool *pool)
     return arena_slot_address(pool_arena(pool), pool->first_slot);
 }
 
-/* The pool of a block, given the word of its slot. */
-static inline struct pool *pool_of_word(const void *block, uint64_t word)
-{
-    return (struct pool *)((uintptr_t)arena_of(block) + (word & (SLOT_BYTES - 1)));
-}
-
 /* Owners' addresses are multiples of this; a slot map word holds
  *   owner | POOL_WORD_CHECKED, with TARN_CHECK | offset of the descriptor in the arena
  * With the checked bit no word is near its owner's address: every free then takes the slow path, which checks all. */
-#define POOL_OWNER_ALIGNMENT (2 * SLOT_BYTES)
-#define POOL_WORD_CHECKED    SLOT_BYTES
+#define POOL_OWNER_ALIGNMENT (4 * SLOT_BYTES)
+#define POOL_WORD_CHECKED    (2 * SLOT_BYTES)
+
+/* The pool of a block, given the word of its slot. */
+static inline struct pool *pool_of_word(const void *block, uint64_t word)
+{
+    return (struct pool *)((uintptr_t)arena_of(block) + (word & (POOL_WORD_CHECKED - 1)));
+}
 
 static inline void *pool_word_heap(uint64_t word)
 {

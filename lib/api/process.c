@@ -55,6 +55,8 @@ __attribute__((constructor(101))) static void start(void)
     thread_initialise();
     slot_cache_last_resort = drop_caches;
     pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+    if (settings.statistics_at_exit)
+        report_keep_stderr();
     if (settings.verbosity > 1)
         report_start();
 }
@@ -62,7 +64,7 @@ __attribute__((constructor(101))) static void start(void)
 __attribute__((destructor(101))) static void end(void)
 {
     if (settings.statistics_at_exit)
-        tarn_malloc_stats();
+        report_end();
 }
 
 EXPORT int tarn_malloc_trim(size_t pad)

@@ -10,8 +10,13 @@
 #include "tarn/tarn.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <unistd.h>
+
+/* A copy of stderr made at the start, since many programs close stderr in their own exit handlers. Written once, before
+ * there is a second thread. */
+static int kept_stderr = STDERR_FILENO;
 
 EXPORT struct tarn_mallinfo2_result tarn_mallinfo2(void)
 {
@@ -98,7 +103,7 @@ EXPORT int tarn_malloc_info(int options, FILE *stream)
 
 /* ---- for people: written line by line without allocating ---- */
 
-static void line_bytes(const char *name, size_t bytes)
+static void line_bytes(int to, const char *name, size_t bytes)
 {
     struct text line = {0};
     text_string(&line, "tarn:   ");
@@ -107,10 +112,10 @@ static void line_bytes(const char *name, size_t bytes)
     text_pad(&line, start, 12);
     text_string(&line, "  ");
     text_string(&line, name);
-    text_write_line(&line, STDERR_FILENO);
+    text_write_line(&line, to);
 }
 
-static void line_number(const char *name, uint64_t number)
+static void line_number(int to, const char *name, uint64_t number)
 {
     struct text line = {0};
     text_string(&line, "tarn:   ");
@@ -119,7 +124,7 @@ static void line_number(const char *name, uint64_t number)
     text_pad(&line, start, 12);
     text_string(&line, "  ");
     text_string(&line, name);
-    text_write_line(&line, STDERR_FILENO);
+    text_write_line(&line, to);
 }
 
 static void cell(struct text *line, uint64_t number, size_t width)
@@ -129,11 +134,11 @@ static void cell(struct text *line, uint64_t number, size_t width)
     text_pad(line, start, width);
 }
 
-static void print_classes(const struct statistics *s)
+static void print_classes(int to, const struct statistics *s)
 {
     struct text line = {0};
     text_string(&line, "tarn:   block size     pools      used  capacity   KiB used");
-    text_write_line(&line, STDERR_FILENO);
+    text_write_line(&line, to);
     for (uint32_t class = 0; class < CLASS_COUNT; class++) {
         const struct class_statistics *c = &s->classes[class];
         if (c->pools == 0)
@@ -144,36 +149,36 @@ static void print_classes(const struct statistics *s)
         cell(&line, c->blocks_used, 10);
         cell(&line, c->blocks_capacity, 10);
         cell(&line, c->blocks_used * class_bytes(class) / 1024, 11);
-        text_write_line(&line, STDERR_FILENO);
+        text_write_line(&line, to);
     }
 }
 
-static void print_totals(const struct statistics *s)
+static void print_totals(int to, const struct statistics *s)
 {
-    line_bytes("in live blocks of pools", s->block_bytes_used);
-    line_bytes("in pools", s->pool_slots * SLOT_BYTES);
-    line_bytes("in runs", s->run_slots * SLOT_BYTES);
-    line_bytes("in raw blocks", s->raw.live_bytes);
-    line_bytes("free and perhaps resident (dirty)", s->dirty_slots * SLOT_BYTES);
-    line_bytes("empty, kept by heaps", s->kept_slots * SLOT_BYTES);
-    line_bytes("in cached raw mappings", s->raw.cached_bytes);
-    line_bytes("mapped for arenas", s->arena_bytes);
-    line_bytes("purged since the start", s->housekeeper.purged_bytes);
-    line_number("arenas", s->arenas);
-    line_number("arenas unmapped since the start", s->housekeeper.unmapped_arenas);
-    line_number("heaps", s->heaps);
-    line_number("heaps parked", s->heaps_parked);
+    line_bytes(to, "in live blocks of pools", s->block_bytes_used);
+    line_bytes(to, "in pools", s->pool_slots * SLOT_BYTES);
+    line_bytes(to, "in runs", s->run_slots * SLOT_BYTES);
+    line_bytes(to, "in raw blocks", s->raw.live_bytes);
+    line_bytes(to, "free and perhaps resident (dirty)", s->dirty_slots * SLOT_BYTES);
+    line_bytes(to, "empty, kept by heaps", s->kept_slots * SLOT_BYTES);
+    line_bytes(to, "in cached raw mappings", s->raw.cached_bytes);
+    line_bytes(to, "mapped for arenas", s->arena_bytes);
+    line_bytes(to, "purged since the start", s->housekeeper.purged_bytes);
+    line_number(to, "arenas", s->arenas);
+    line_number(to, "arenas unmapped since the start", s->housekeeper.unmapped_arenas);
+    line_number(to, "heaps", s->heaps);
+    line_number(to, "heaps parked", s->heaps_parked);
 }
 
-static void print_counters(void)
+static void print_counters(int to)
 {
     if (!TARN_COUNTERS)
         return;
     for (int kind = 0; kind < COUNTER_KINDS; kind++)
-        line_number(counter_names[kind], atomic_load_explicit(&counters[kind], memory_order_relaxed));
+        line_number(to, counter_names[kind], atomic_load_explicit(&counters[kind], memory_order_relaxed));
 }
 
-EXPORT void tarn_malloc_stats(void)
+static void print_statistics(int to)
 {
     struct statistics s;
     statistics_collect(&s);
@@ -182,10 +187,26 @@ EXPORT void tarn_malloc_stats(void)
     text_string(&line, tarn_version());
     text_string(&line, ", process ");
     text_decimal(&line, (uint64_t)getpid());
-    text_write_line(&line, STDERR_FILENO);
-    print_totals(&s);
-    print_classes(&s);
-    print_counters();
+    text_write_line(&line, to);
+    print_totals(to, &s);
+    print_classes(to, &s);
+    print_counters(to);
+}
+
+EXPORT void tarn_malloc_stats(void)
+{
+    print_statistics(STDERR_FILENO);
+}
+
+void report_keep_stderr(void)
+{
+    int copy = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 100);
+    kept_stderr = copy >= 0 ? copy : STDERR_FILENO;
+}
+
+void report_end(void)
+{
+    print_statistics(kept_stderr);
 }
 
 static void print_setting(const char *name, const char *value, void *context)

@@ -60,8 +60,9 @@ static size_t limit_slots(struct ledger ledger)
 
 static size_t hard_bound_slots(struct ledger ledger)
 {
-    size_t bound = limit_slots(ledger) * 16;
-    return bound > ledger.held_slots ? bound : ledger.held_slots;
+    size_t bound = limit_slots(ledger) * 8;
+    size_t share = ledger.held_slots / 2;
+    return bound > share ? bound : share;
 }
 
 bool housekeeper_is_urgent(void)

@@ -6,6 +6,7 @@
 #include "base/fatal.h"
 #include "heap/park.h"
 #include "heap/tick.h"
+#include "os/clock.h"
 
 #define BUDGET_LEAST_SLOTS 16U /* 256 KiB */
 #define BUDGET_MOST_SLOTS  64U /* 1 MiB */
@@ -112,6 +113,8 @@ static void release(struct heap *heap, const struct span *span)
 {
     arena_list_release(heap->reader, span);
     tick_soon(heap);
+    if (UNLIKELY(housekeeper_is_urgent()))
+        housekeeper_tick(clock_now_ms());
 }
 
 static void release_kept(struct heap *heap, struct span *kept)

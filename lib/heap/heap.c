@@ -22,17 +22,30 @@ static void set_current(struct heap *heap, uint32_t class, struct pool *pool)
         heap->direct[i] = pool;
 }
 
-static void queue_append(struct heap *heap, struct pool *pool)
+static void queue_insert_after(struct heap *heap, struct pool *before, struct pool *pool)
 {
     struct bin *bin = &heap->bins[pool->class];
-    pool->next = NULL;
-    pool->previous = bin->last;
-    if (bin->last != NULL)
-        bin->last->next = pool;
+    struct pool *after = before != NULL ? before->next : bin->first;
+    pool->previous = before;
+    pool->next = after;
+    if (before != NULL)
+        before->next = pool;
     else
         bin->first = pool;
-    bin->last = pool;
+    if (after != NULL)
+        after->previous = pool;
+    else
+        bin->last = pool;
     pool_set_state(pool, POOL_QUEUED);
+}
+
+/* Behind the others of its kind; those that hold nothing stay last. */
+static void queue_append(struct heap *heap, struct pool *pool)
+{
+    struct pool *before = heap->bins[pool->class].last;
+    while (before != NULL && pool_used(before) == 0)
+        before = before->previous;
+    queue_insert_after(heap, before, pool);
 }
 
 static void queue_remove(struct heap *heap, struct pool *pool)
@@ -66,6 +79,19 @@ COLD __attribute__((noreturn)) static void fatal_damaged(const struct pool *pool
                 pool->block_bytes, "class");
 }
 
+/* A queued pool holds nothing any more. */
+static void became_empty(struct heap *heap, struct pool *pool)
+{
+    queue_remove(heap, pool);
+    if (heap->empty_slots + pool->slots > heap_may_keep_slots(heap)) {
+        close_pool(heap, pool);
+        return;
+    }
+    heap->empty_slots += pool->slots;
+    queue_insert_after(heap, heap->bins[pool->class].last, pool);
+    tick_soon(heap);
+}
+
 void heap_blocks_came_back(struct heap *heap, struct pool *pool, uint32_t blocks)
 {
     uint32_t used = pool_used(pool);
@@ -85,10 +111,8 @@ void heap_blocks_came_back(struct heap *heap, struct pool *pool, uint32_t blocks
         break;
     }
     owned_write(&pool->count, used);
-    if (used == 0) {
-        queue_remove(heap, pool);
-        close_pool(heap, pool);
-    }
+    if (used == 0)
+        became_empty(heap, pool);
 }
 
 void heap_pool_event(struct pool *pool)
@@ -133,8 +157,11 @@ static void make_current(struct heap *heap, struct pool *pool)
 static struct pool *queued_pool(struct heap *heap, uint32_t class)
 {
     struct pool *pool = heap->bins[class].first;
-    if (pool != NULL)
-        queue_remove(heap, pool);
+    if (pool == NULL)
+        return NULL;
+    queue_remove(heap, pool);
+    if (pool_used(pool) == 0)
+        heap->empty_slots -= pool->slots;
     return pool;
 }
 
@@ -192,8 +219,25 @@ void *heap_take_block(struct heap *heap, uint32_t class)
 
 /* ---- cold services ---- */
 
+static void close_queued_empty(struct heap *heap, uint32_t class)
+{
+    struct pool *pool;
+    while ((pool = heap->bins[class].last) != NULL && pool_used(pool) == 0) {
+        queue_remove(heap, pool);
+        heap->empty_slots -= pool->slots;
+        close_pool(heap, pool);
+    }
+}
+
+void heap_close_queued_empty_pools(struct heap *heap)
+{
+    for (uint32_t class = 0; class < CLASS_COUNT && heap->empty_slots > 0; class++)
+        close_queued_empty(heap, class);
+}
+
 void heap_close_empty_pools(struct heap *heap)
 {
+    heap_close_queued_empty_pools(heap);
     for (uint32_t class = 0; class < CLASS_COUNT; class++) {
         struct pool *pool = heap->bins[class].current;
         if (pool != &pool_none && pool_used(pool) == 0)
@@ -244,7 +288,8 @@ static bool bin_is_valid(struct heap *heap, uint32_t class)
     struct pool *before = NULL;
     for (struct pool *pool = bin->first; pool != NULL; before = pool, pool = pool->next)
         if (pool->heap != heap || pool->class != class || pool->previous != before ||
-            pool_state(pool) != POOL_QUEUED || pool_used(pool) == 0 || !pool_is_valid(pool))
+            pool_state(pool) != POOL_QUEUED || !pool_is_valid(pool) ||
+            (before != NULL && pool_used(before) == 0 && pool_used(pool) != 0))
             return false;
     return bin->last == before;
 }

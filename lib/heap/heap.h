@@ -15,7 +15,9 @@
  *
  * direct[] repeats bins[].current for requests up to 1 KiB, so that the hot path needs no size class.
  * Invariant: for each class, current is &pool_none, or a pool of this heap and class in state CURRENT, and all
- * entries of direct[] for this class are the same pool; queue holds this heap's QUEUED pools of the class.
+ * entries of direct[] for this class are the same pool; queue holds this heap's QUEUED pools of the class, those that
+ * hold nothing last. Of these a few are kept (heap_may_keep_slots), so that a list that has just come back whole need not
+ * be carved again; they are closed on the tick, or when their slots are wanted.
  *
  * Heap addresses are multiples of 64 KiB, so that a slot map word has room for more than the owner (pool/pool).
  */
@@ -36,6 +38,10 @@
 
 #define OUTBOX_CHAINS 32U
 #define SPANS_KEPT    8U
+
+/* Empty slots that a heap may keep, in queued pools and again in its slot cache each: a quarter of its pools. */
+#define KEPT_SLOTS_LEAST 16U /* 256 KiB */
+#define KEPT_SLOTS_MOST  64U /* 1 MiB */
 
 struct bin {
     struct pool *current;
@@ -69,6 +75,7 @@ struct heap {
     uint32_t span_slots_most;      /* most of them since the last tick that were never needed */
     uint32_t claim_batch;          /* slots to claim at once for the next pool */
     uint32_t pool_slots;           /* in pools of this heap */
+    uint32_t empty_slots;          /* in its queued pools that hold nothing */
     int64_t budget_full_bytes;     /* what budget_bytes is set to at the next heartbeat */
     uint64_t heartbeat_ms;
     uint64_t tick_ms;
@@ -106,7 +113,10 @@ COLD void heap_pool_event(struct pool *pool);
 /* Blocks of an own pool come back from elsewhere and are on its list already. */
 void heap_blocks_came_back(struct heap *heap, struct pool *pool, uint32_t blocks);
 
-/* Gives back pools that hold nothing, the current ones too. */
+/* Gives back queued pools that hold nothing. */
+void heap_close_queued_empty_pools(struct heap *heap);
+
+/* The same, the current ones too. */
 void heap_close_empty_pools(struct heap *heap);
 
 /* Takes the first queued pool of the class out of the heap, or NULL. */
@@ -114,6 +124,14 @@ struct pool *heap_give_pool(struct heap *heap, uint32_t class);
 
 /* Becomes the owner of a pool that heap_give_pool took out of another heap. */
 void heap_adopt_pool(struct heap *heap, struct pool *pool);
+
+static inline uint32_t heap_may_keep_slots(const struct heap *heap)
+{
+    uint32_t share = heap->pool_slots / 4;
+    if (share < KEPT_SLOTS_LEAST)
+        return KEPT_SLOTS_LEAST;
+    return share < KEPT_SLOTS_MOST ? share : KEPT_SLOTS_MOST;
+}
 
 bool heap_is_valid(struct heap *heap);
 

@@ -23,7 +23,7 @@
 
 #include "heap/heap.h"
 
-#define OUTBOX_BYTES_MOST ((size_t)64 << 10)
+#define OUTBOX_BYTES_MOST ((size_t)128 << 10)
 
 /* The running thread of `heap` frees a block of a pool that another heap owns. */
 void mailbox_send(struct heap *heap, struct pool *pool, struct block *block);

@@ -8,8 +8,6 @@
 #include "heap/tick.h"
 #include "os/clock.h"
 
-#define BUDGET_LEAST_SLOTS 16U /* 256 KiB */
-#define BUDGET_MOST_SLOTS  64U /* 1 MiB */
 #define BATCH_MOST_SLOTS   8U
 
 static bool nothing_left(void)
@@ -18,14 +16,6 @@ static bool nothing_left(void)
 }
 
 bool (*slot_cache_last_resort)(void) = nothing_left;
-
-static uint32_t budget_slots(const struct heap *heap)
-{
-    uint32_t share = heap->pool_slots / 8;
-    if (share < BUDGET_LEAST_SLOTS)
-        return BUDGET_LEAST_SLOTS;
-    return share < BUDGET_MOST_SLOTS ? share : BUDGET_MOST_SLOTS;
-}
 
 static uint32_t span_slots(const struct span *span)
 {
@@ -104,6 +94,11 @@ bool slot_cache_take(struct heap *heap, uint32_t slots, uint32_t class, struct s
         return true;
     }
     heap->span_slots_most = 0;
+    if (heap->empty_slots > 0) {
+        heap_close_queued_empty_pools(heap);
+        if (take_kept(heap, slots, true, span))
+            return true;
+    }
     return claim(heap, slots, class, span);
 }
 
@@ -148,7 +143,7 @@ static struct span *place_for(struct heap *heap, const struct span *span)
 /* Makes room for `slots` more, the largest group first: fewest calls. */
 static bool make_room(struct heap *heap, uint32_t slots)
 {
-    uint32_t budget = budget_slots(heap);
+    uint32_t budget = heap_may_keep_slots(heap);
     while (heap->span_slots + slots > budget) {
         struct span *largest = NULL;
         for (uint32_t i = 0; i < SPANS_KEPT; i++) {
@@ -166,7 +161,7 @@ static bool make_room(struct heap *heap, uint32_t slots)
 void slot_cache_put(struct heap *heap, const struct span *span)
 {
     uint32_t slots = span_slots(span);
-    if (slots > budget_slots(heap) / 2 || !make_room(heap, slots)) {
+    if (slots > heap_may_keep_slots(heap) / 2 || !make_room(heap, slots)) {
         release(heap, span);
         return;
     }

@@ -1,7 +1,7 @@
 /* Empty slots that a heap keeps for its next pool or run, so that the arena list is seldom asked.
  *
  *   heap->spans[]: up to 8 groups of slots of one bitmap word each, held by the heap: neither free in their arena nor
- *   in a pool. span_slots is their number; above a budget (slot_cache_budget) groups go back to the arena list.
+ *   in a pool. span_slots is their number; above a budget (heap_may_keep_slots) groups go back to the arena list.
  *
  * A claim for a one-slot pool takes several slots at once, more each time, and keeps the rest here. Slots of a freed
  * run come here too, to the thread that freed it: a run has no owner.

@@ -15,7 +15,7 @@
  * used = carved blocks that are not on the list; a block on its way through an inbox is used.
  *   state    | count           | meaning
  *   CURRENT  | used + 1        | its class's malloc takes from here; an empty pool is not noticed
- *   QUEUED   | used > 0        | waits in its bin; count 0 says: empty now
+ *   QUEUED   | used            | waits in its bin; count 0 says: empty now
  *   FULL     | 1               | used = capacity, in no list; count 0 says: the first block came back
  * So `free` counts down and tests for 0, whatever the state.
  */

@@ -52,7 +52,7 @@ static void *allocate_large(size_t bytes, size_t alignment, size_t *dirty_bytes)
     return block != NULL ? block : fail(ENOMEM);
 }
 
-COLD static void *allocate_larger(size_t bytes)
+static __attribute__((noinline)) void *allocate_larger(size_t bytes)
 {
     size_t dirty_bytes;
     return allocate_large(bytes, BLOCK_ALIGNMENT, &dirty_bytes);

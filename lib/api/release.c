@@ -17,7 +17,7 @@
 
 static void free_pool_block(struct classified found, struct block *block)
 {
-    if (UNLIKELY(block->canary == found.pool))
+    if (UNLIKELY(heap_marks_free(block->canary, found.pool)))
         fatal_double_free(block, found.bytes);
     struct heap *heap = thread_heap();
     if (heap == found.heap)

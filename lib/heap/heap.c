@@ -4,13 +4,15 @@
 #include "base/counters.h"
 #include "base/fatal.h"
 #include "heap/mailbox.h"
+#include "heap/park.h"
 #include "heap/slot_cache.h"
 #include "heap/tick.h"
 #include "os/settings.h"
 
 /* ---- bins ---- */
 
-static void set_current(struct heap *heap, uint32_t class, struct pool *pool)
+/* malloc takes from this pool, or foreign list, from now on. */
+static void point_to(struct heap *heap, uint32_t class, struct pool *pool)
 {
     heap->bins[class].current = pool;
     size_t most = class_bytes(class);
@@ -122,14 +124,17 @@ void heap_pool_event(struct pool *pool)
     heap_blocks_came_back(pool->heap, pool, 1);
 }
 
-/* The current pool has nothing to give any more. */
-static void retire_current(struct heap *heap, uint32_t class)
+/* The pool that the class takes from goes where it belongs: it is full, or empty, or waits in the queue. */
+static void retire_own(struct heap *heap, uint32_t class)
 {
-    struct pool *pool = heap->bins[class].current;
+    struct bin *bin = &heap->bins[class];
+    struct pool *pool = bin->own;
     if (pool == &pool_none)
         return;
     uint32_t used = pool_used(pool);
-    set_current(heap, class, &pool_none);
+    bin->own = &pool_none;
+    if (bin->current == pool)
+        point_to(heap, class, &pool_none);
     if (pool->free == &pool_end && pool_carved(pool) == pool->capacity) {
         if (UNLIKELY(used != pool->capacity))
             fatal_damaged(pool);
@@ -145,11 +150,11 @@ static void retire_current(struct heap *heap, uint32_t class)
     queue_append(heap, pool);
 }
 
-static void make_current(struct heap *heap, struct pool *pool)
+static void make_own(struct heap *heap, struct pool *pool)
 {
     owned_write(&pool->count, pool_used(pool) + 1);
     pool_set_state(pool, POOL_CURRENT);
-    set_current(heap, pool->class, pool);
+    heap->bins[pool->class].own = pool;
 }
 
 /* ---- refill ---- */
@@ -174,27 +179,36 @@ static struct pool *fresh_pool(struct heap *heap, uint32_t class)
     return pool_open(&span, class, heap);
 }
 
-/* Makes the class's current pool one with a block on its list: what came back from other threads, then queued pools,
- * then pages not carved yet, then a fresh pool. */
-static struct pool *refill(struct heap *heap, uint32_t class)
+/* Makes the class's own pool one with a block on its list: queued pools, then pages not carved yet, then a fresh pool. */
+static struct pool *refill_own(struct heap *heap, uint32_t class)
 {
-    counter_add(COUNTER_REFILL, 1);
-    mailbox_drain(heap);
     struct bin *bin = &heap->bins[class];
-    struct pool *pool = bin->current;
-    if (pool->free != &pool_end)
+    struct pool *pool = bin->own;
+    if (pool->free != &pool_end || (pool != &pool_none && bin->first == NULL && pool_carve(pool)))
         return pool;
-    if (pool != &pool_none && bin->first == NULL && pool_carve(pool))
-        return pool;
-    retire_current(heap, class);
+    retire_own(heap, class);
     pool = queued_pool(heap, class);
     if (pool == NULL)
         pool = fresh_pool(heap, class);
     if (pool == NULL && (pool = queued_pool(heap, class)) == NULL) /* adopted while looking for slots */
         return NULL;
-    make_current(heap, pool);
+    make_own(heap, pool);
     if (pool->free == &pool_end)
         pool_carve(pool);
+    return pool;
+}
+
+/* Where the class's next block is: among blocks of other heaps freed here, which are warm and would have to be sent home
+ * otherwise, else in an own pool. */
+static struct pool *refill(struct heap *heap, uint32_t class)
+{
+    counter_add(COUNTER_REFILL, 1);
+    mailbox_drain(heap);
+    struct pool *pool = (struct pool *)&heap->foreign[class];
+    if (pool->free == &pool_end)
+        pool = refill_own(heap, class);
+    if (pool != NULL)
+        point_to(heap, class, pool);
     return pool;
 }
 
@@ -239,15 +253,15 @@ void heap_close_empty_pools(struct heap *heap)
 {
     heap_close_queued_empty_pools(heap);
     for (uint32_t class = 0; class < CLASS_COUNT; class++) {
-        struct pool *pool = heap->bins[class].current;
+        struct pool *pool = heap->bins[class].own;
         if (pool != &pool_none && pool_used(pool) == 0)
-            retire_current(heap, class);
+            retire_own(heap, class);
     }
 }
 
 struct pool *heap_give_pool(struct heap *heap, uint32_t class)
 {
-    retire_current(heap, class);
+    retire_own(heap, class);
     struct pool *pool = queued_pool(heap, class);
     if (pool != NULL)
         heap->pool_slots -= pool->slots;
@@ -261,12 +275,26 @@ void heap_adopt_pool(struct heap *heap, struct pool *pool)
     queue_append(heap, pool);
 }
 
+bool heap_marks_free(const struct pool *canary, const struct pool *pool)
+{
+    if (canary == pool)
+        return true;
+    uintptr_t offset = (uintptr_t)canary % HEAP_ALIGNMENT;
+    return offset >= offsetof(struct heap, foreign) && offset < offsetof(struct heap, foreign_bytes) &&
+           (offset - offsetof(struct heap, foreign)) % sizeof(struct foreign) == 0 &&
+           park_is_heap((const char *)canary - offset);
+}
+
 static void initialise_bins(struct heap *heap)
 {
     for (size_t i = 0; i < DIRECT_ENTRIES; i++)
         heap->direct[i] = &pool_none;
-    for (uint32_t class = 0; class < CLASS_COUNT; class++)
+    for (uint32_t class = 0; class < CLASS_COUNT; class++) {
         heap->bins[class].current = &pool_none;
+        heap->bins[class].own = &pool_none;
+        heap->foreign[class].free = &pool_end;
+        heap->foreign[class].block_bytes = class_bytes(class);
+    }
 }
 
 void heap_initialise(struct heap *heap, uint32_t number)
@@ -282,8 +310,11 @@ void heap_initialise(struct heap *heap, uint32_t number)
 static bool bin_is_valid(struct heap *heap, uint32_t class)
 {
     struct bin *bin = &heap->bins[class];
-    if (bin->current != &pool_none &&
-        (bin->current->heap != heap || pool_state(bin->current) != POOL_CURRENT || !pool_is_valid(bin->current)))
+    if (bin->own != &pool_none &&
+        (bin->own->heap != heap || pool_state(bin->own) != POOL_CURRENT || !pool_is_valid(bin->own)))
+        return false;
+    if (bin->current != bin->own && bin->current != &pool_none &&
+        bin->current != (struct pool *)&heap->foreign[class])
         return false;
     struct pool *before = NULL;
     for (struct pool *pool = bin->first; pool != NULL; before = pool, pool = pool->next)

@@ -3,9 +3,9 @@
  *   thread-local heap_self ──► heap
  *                               direct[(bytes + 15) / 16] ──┐
  *                               bins[class].current ────────┴─► pool ──► free list        malloc takes here
- *                               bins[class].queue ──► pool ──► pool                       partly used, wait
- *                               spans: empty slots kept for the next pool or run
- *                               outbox: blocks of other heaps freed here, on their way
+ *                               bins[class].first ──► pool ──► pool                       partly used, wait
+ *                               foreign[class] ──► blocks of other heaps freed here       taken from like a pool
+ *                               runs, spans: freed runs and empty slots kept for the next
  *   other threads ────────────► inbox: chains of this heap's blocks, freed elsewhere
  *
  * Heaps are never unmapped. A heap is running (one thread uses it), parked (its thread has exited; its bit is set in
@@ -14,9 +14,9 @@
  * of one of their blocks finds them by address.
  *
  * direct[] repeats bins[].current for requests up to 1 KiB, so that the hot path needs no size class.
- * Invariant: for each class, current is &pool_none, or a pool of this heap and class in state CURRENT, and all
- * entries of direct[] for this class are the same pool; queue holds this heap's QUEUED pools of the class, those that
- * hold nothing last. Of these a few are kept (heap_may_keep_slots), so that a list that has just come back whole need not
+ * Invariant: for each class, own is &pool_none, or a pool of this heap and class in state CURRENT; current is own or
+ * &foreign[class], and all entries of direct[] for this class are the same; the queue from first to last holds this
+ * heap's QUEUED pools of the class, those that hold nothing last. Of these a few are kept (heap_may_keep_slots), so that a list that has just come back whole need not
  * be carved again; they are closed on the tick, or when their slots are wanted.
  *
  * Heap addresses are multiples of 64 KiB, so that a slot map word has room for more than the owner (pool/pool).
@@ -36,30 +36,39 @@
 #define DIRECT_BYTES_MOST 1024U
 #define DIRECT_ENTRIES    (DIRECT_BYTES_MOST / BLOCK_ALIGNMENT + 1)
 
-#define OUTBOX_CHAINS 32U
-#define SPANS_KEPT    8U
+#define SPANS_KEPT 8U
+#define RUNS_KEPT  16U
 
-/* Empty slots that a heap may keep, in queued pools and again in its slot cache each: a quarter of its pools. */
+/* Empty slots that a heap may keep, in queued pools and again in its slot cache each: half of its pools. */
 #define KEPT_SLOTS_LEAST 16U /* 256 KiB */
 #define KEPT_SLOTS_MOST  64U /* 1 MiB */
 
 struct bin {
-    struct pool *current;
-    struct pool *first; /* queue of QUEUED pools */
+    struct pool *current; /* malloc takes from here */
+    struct pool *own;     /* the pool in state CURRENT */
+    struct pool *first;   /* queue of QUEUED pools */
     struct pool *last;
 };
 
-/* Blocks of one pool freed by another thread: last → first → … → last, in a ring. */
-struct chain {
-    struct pool *pool;
-    struct block *last;
-    uint32_t blocks;
+/* Blocks of other heaps' pools that were freed here, of one class. The beginning is that of a pool, so that malloc can
+ * take from it: `free` is the list, whose blocks carry this address as their canary, `taken` counts what malloc took
+ * since the last look (mailbox). */
+struct foreign {
+    struct block *free;
+    owned_count taken;
+    uint32_t block_bytes;
 };
 
-struct outbox {
-    struct chain chains[OUTBOX_CHAINS]; /* by pool; pool NULL: none */
-    struct block *pending;              /* chains that lost their place, as messages (heap/mailbox) */
-    size_t bytes;                       /* in all of them */
+static_assert(offsetof(struct foreign, free) == offsetof(struct pool, free), "malloc takes from either");
+static_assert(offsetof(struct foreign, taken) == offsetof(struct pool, count), "malloc counts in either");
+static_assert(offsetof(struct foreign, block_bytes) == offsetof(struct pool, block_bytes), "messages name either");
+
+enum parked_state { PARKED_SETTLED, PARKED_JUST_NOW, PARKED_A_WHILE };
+
+/* A freed run kept for the next of its length. */
+struct kept_run {
+    void *run; /* NULL: none */
+    uint32_t slots;
 };
 
 struct heap {
@@ -67,7 +76,11 @@ struct heap {
     struct pool *direct[DIRECT_ENTRIES];
     int64_t budget_bytes; /* malloc may hand out this much before it looks at the clock */
     struct bin bins[CLASS_COUNT];
-    struct outbox outbox;
+    struct foreign foreign[CLASS_COUNT];
+    size_t foreign_bytes; /* freed into foreign[], less what was seen taken out */
+    struct kept_run runs[RUNS_KEPT];
+    uint32_t run_next;  /* where the next freed run goes */
+    uint32_t run_slots; /* in all of them */
 
     /* seldom, the running thread's */
     struct span spans[SPANS_KEPT]; /* mask 0: none */
@@ -82,6 +95,7 @@ struct heap {
     struct reader *reader; /* the running or tending thread's */
     struct reader own_reader;
     uint32_t number;
+    _Atomic uint32_t parked_state; /* enum parked_state; any thread's hint while parked (park) */
 
     /* any thread pushes, the running thread takes all */
     LINE_ALIGNED struct block *_Atomic inbox;
@@ -127,7 +141,7 @@ void heap_adopt_pool(struct heap *heap, struct pool *pool);
 
 static inline uint32_t heap_may_keep_slots(const struct heap *heap)
 {
-    uint32_t share = heap->pool_slots / 4;
+    uint32_t share = heap->pool_slots / 2;
     if (share < KEPT_SLOTS_LEAST)
         return KEPT_SLOTS_LEAST;
     return share < KEPT_SLOTS_MOST ? share : KEPT_SLOTS_MOST;
@@ -135,7 +149,10 @@ static inline uint32_t heap_may_keep_slots(const struct heap *heap)
 
 bool heap_is_valid(struct heap *heap);
 
-/* A request that was served outside of pools counts on the budget too. */
+/* Whether `canary` marks a block as free: the pool's own mark, or that of some heap's foreign list. */
+bool heap_marks_free(const struct pool *canary, const struct pool *pool);
+
+/* A request that was served outside of pools counts on the budget too, though less: it is dear anyway. */
 void heap_spend(struct heap *heap, size_t bytes);
 
 /* malloc for 1 .. DIRECT_BYTES_MOST bytes (0 too). */

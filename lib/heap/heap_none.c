@@ -3,14 +3,16 @@
  * before any constructor has run; never written. */
 #include "heap/heap.h"
 
-#define TIMES_4(x)  x, x, x, x
-#define TIMES_64(x) TIMES_4(TIMES_4(TIMES_4(x)))
+#define TIMES_4(...)  __VA_ARGS__, __VA_ARGS__, __VA_ARGS__, __VA_ARGS__
+#define NO_POOL       {.current = &pool_none, .own = &pool_none}
+#define TIMES_16(...) TIMES_4(__VA_ARGS__), TIMES_4(__VA_ARGS__), TIMES_4(__VA_ARGS__), TIMES_4(__VA_ARGS__)
+#define TIMES_64(...) TIMES_16(__VA_ARGS__), TIMES_16(__VA_ARGS__), TIMES_16(__VA_ARGS__), TIMES_16(__VA_ARGS__)
 
 struct pool pool_none = {.free = &pool_end};
 
 struct heap heap_none = {
     .direct = {TIMES_64(&pool_none), &pool_none},
-    .bins = {TIMES_64({.current = &pool_none}), TIMES_4({.current = &pool_none}), TIMES_4({.current = &pool_none})},
+    .bins = {TIMES_64(NO_POOL), TIMES_4(NO_POOL), TIMES_4(NO_POOL)},
     .reader = &heap_none.own_reader,
 };
 

@@ -14,6 +14,7 @@ struct batch {
 };
 
 #define BATCHES 16U
+#define CHAINS  64U
 
 /* ---- a message's first word ---- */
 
@@ -97,55 +98,109 @@ static void post_messages(struct block *message)
         post(batches[i].owner, batches[i].first, batches[i].last);
 }
 
-/* ---- the outbox ---- */
+/* ---- gathering chains ---- */
 
-static void chain_to_pending(struct outbox *outbox, struct chain *chain)
+struct chain {
+    struct pool *pool; /* NULL: none */
+    struct block *last;
+    uint32_t blocks;
+};
+
+struct gathering {
+    struct chain chains[CHAINS];
+    struct block *pending; /* chains that lost their place, and in the end all, as messages */
+};
+
+static void chain_to_pending(struct gathering *gathering, struct chain *chain)
 {
-    message_write(chain->last, outbox->pending, chain->blocks);
-    outbox->pending = chain->last;
+    message_write(chain->last, gathering->pending, chain->blocks);
+    gathering->pending = chain->last;
     chain->pool = NULL;
 }
 
-void mailbox_flush(struct heap *heap)
-{
-    struct outbox *outbox = &heap->outbox;
-    if (outbox->bytes == 0)
-        return;
-    for (uint32_t i = 0; i < OUTBOX_CHAINS; i++)
-        if (outbox->chains[i].pool != NULL)
-            chain_to_pending(outbox, &outbox->chains[i]);
-    struct block *pending = outbox->pending;
-    outbox->pending = NULL;
-    outbox->bytes = 0;
-    post_messages(pending);
-}
-
-static struct chain *chain_for(struct outbox *outbox, const struct pool *pool)
+static struct chain *chain_for(struct gathering *gathering, const struct pool *pool)
 {
     uintptr_t descriptor = (uintptr_t)pool / ARENA_DESCRIPTOR_BYTES;
     uintptr_t arena = (uintptr_t)pool / ARENA_BYTES;
-    return &outbox->chains[(descriptor ^ descriptor / OUTBOX_CHAINS ^ arena) % OUTBOX_CHAINS];
+    return &gathering->chains[(descriptor ^ descriptor / CHAINS ^ arena) % CHAINS];
 }
 
-void mailbox_send(struct heap *heap, struct pool *pool, struct block *block)
+static void gather(struct gathering *gathering, struct block *block)
 {
-    struct outbox *outbox = &heap->outbox;
-    struct chain *chain = chain_for(outbox, pool);
-    counter_add(COUNTER_REMOTE_BLOCK, 1);
+    struct pool *pool = pool_of_word(block, word_of_block(block));
+    struct chain *chain = chain_for(gathering, pool);
     block->canary = pool;
     if (chain->pool == pool) {
         block->next = chain->last->next;
         chain->last->next = block;
         chain->blocks++;
-    } else {
-        if (chain->pool != NULL)
-            chain_to_pending(outbox, chain);
-        block->next = block;
-        *chain = (struct chain){.pool = pool, .last = block, .blocks = 1};
+        return;
     }
-    outbox->bytes += pool->block_bytes;
-    if (outbox->bytes > OUTBOX_BYTES_MOST)
+    if (chain->pool != NULL)
+        chain_to_pending(gathering, chain);
+    block->next = block;
+    *chain = (struct chain){.pool = pool, .last = block, .blocks = 1};
+}
+
+static void gather_list(struct gathering *gathering, struct foreign *foreign)
+{
+    struct block *block = foreign->free;
+    foreign->free = &pool_end;
+    owned_write(&foreign->taken, 0);
+    while (block != &pool_end) {
+        struct block *next = block->next;
+        if (UNLIKELY((const void *)block->canary != foreign))
+            fatal_block("heap corruption: freed memory was written to at", block, foreign->block_bytes, "class");
+        gather(gathering, block);
+        block = next;
+    }
+}
+
+void mailbox_flush(struct heap *heap)
+{
+    if (heap->foreign_bytes == 0)
+        return;
+    struct gathering gathering = {.pending = NULL};
+    for (uint32_t class = 0; class < CLASS_COUNT; class++)
+        if (heap->foreign[class].free != &pool_end)
+            gather_list(&gathering, &heap->foreign[class]);
+    for (uint32_t i = 0; i < CHAINS; i++)
+        if (gathering.chains[i].pool != NULL)
+            chain_to_pending(&gathering, &gathering.chains[i]);
+    heap->foreign_bytes = 0;
+    post_messages(gathering.pending);
+}
+
+/* ---- foreign lists ---- */
+
+/* Takes what malloc took out of the lists off the bytes in them. */
+static void recount(struct heap *heap)
+{
+    for (uint32_t class = 0; class < CLASS_COUNT; class++) {
+        struct foreign *foreign = &heap->foreign[class];
+        heap->foreign_bytes -= (size_t)owned_read(&foreign->taken) * foreign->block_bytes;
+        owned_write(&foreign->taken, 0);
+    }
+}
+
+static COLD void bound_bytes(struct heap *heap, size_t most)
+{
+    recount(heap);
+    if (heap->foreign_bytes > most / 2)
         mailbox_flush(heap);
+}
+
+void mailbox_send(struct heap *heap, struct pool *pool, struct block *block)
+{
+    struct foreign *foreign = &heap->foreign[pool->class];
+    counter_add(COUNTER_REMOTE_BLOCK, 1);
+    block->canary = (const struct pool *)foreign;
+    block->next = foreign->free;
+    foreign->free = block;
+    heap->foreign_bytes += foreign->block_bytes;
+    size_t most = heap_may_keep_slots(heap) * SLOT_BYTES;
+    if (UNLIKELY(heap->foreign_bytes > most))
+        bound_bytes(heap, most);
 }
 
 void mailbox_send_now(struct pool *pool, struct block *block)

@@ -4,6 +4,7 @@
 #include "base/counters.h"
 #include "base/fatal.h"
 #include "heap/mailbox.h"
+#include "heap/run.h"
 #include "heap/slot_cache.h"
 #include "os/map.h"
 
@@ -36,6 +37,17 @@ struct heap *park_heap(uint32_t number)
 bool park_is_parked(uint32_t number)
 {
     return (atomic_load_explicit(&parked[number / 64], memory_order_relaxed) >> number % 64 & 1) != 0;
+}
+
+bool park_is_heap(const void *address)
+{
+    for (uint32_t number = 0; number < park_bound(); number += CHUNK_HEAPS) {
+        const char *chunk = (const char *)park_heap(number);
+        size_t offset = (size_t)((const char *)address - chunk);
+        if (chunk != NULL && offset < CHUNK_HEAPS * HEAP_ALIGNMENT)
+            return offset % HEAP_ALIGNMENT == 0;
+    }
+    return false;
 }
 
 static bool claim(uint32_t number)
@@ -119,30 +131,45 @@ struct heap *park_take(void)
 
 /* ---- leaving and tending ---- */
 
-static void settle(struct heap *heap)
+/* The caller has claimed a parked heap, and lends it its reader. */
+static bool settle(struct heap *heap, struct reader *reader)
 {
-    mailbox_flush(heap);
-    mailbox_drain(heap);
+    heap->reader = reader;
+    bool drained = mailbox_drain(heap);
     heap_close_empty_pools(heap);
+    run_flush(heap);
     slot_cache_flush(heap);
+    return drained;
 }
 
 void park_leave(struct heap *heap)
 {
-    settle(heap);
+    mailbox_flush(heap);
+    mailbox_drain(heap);
     CHECK(heap_is_valid(heap));
+    atomic_store_explicit(&heap->parked_state, PARKED_JUST_NOW, memory_order_relaxed);
     hand_back(heap);
+}
+
+/* Whether there may be something to settle: not when it was done and nothing came since, nor before the heap has been
+ * parked for a whole tick. */
+static bool wants_settling(struct heap *heap)
+{
+    uint32_t state = atomic_load_explicit(&heap->parked_state, memory_order_relaxed);
+    if (state == PARKED_JUST_NOW)
+        atomic_store_explicit(&heap->parked_state, PARKED_A_WHILE, memory_order_relaxed);
+    return state == PARKED_A_WHILE || (state == PARKED_SETTLED && mailbox_is_waiting(heap));
 }
 
 void park_tend(struct heap *heap)
 {
     uint32_t bound = park_bound();
     for (uint32_t number = 0; number < bound; number++) {
-        if (!park_is_parked(number) || !mailbox_is_waiting(park_heap(number)) || !claim(number))
+        if (!park_is_parked(number) || !wants_settling(park_heap(number)) || !claim(number))
             continue;
         struct heap *tended = park_heap(number);
-        tended->reader = heap->reader;
-        settle(tended);
+        settle(tended, heap->reader);
+        atomic_store_explicit(&tended->parked_state, PARKED_SETTLED, memory_order_relaxed);
         hand_back(tended);
     }
 }
@@ -169,10 +196,8 @@ bool park_harvest(struct heap *heap, uint32_t class)
             break;
         }
         struct heap *other = park_heap(number);
-        other->reader = heap->reader;
-        gained = mailbox_drain(other);
-        heap_close_empty_pools(other);
-        slot_cache_flush(other);
+        bool had_slots = other->span_slots + other->empty_slots + other->run_slots > 0;
+        gained = settle(other, heap->reader) || had_slots;
         gained |= adopt_pool(heap, other, class);
         hand_back(other);
         from = number + 1;

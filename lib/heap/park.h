@@ -14,19 +14,24 @@
 /* A heap for the calling thread: the parked heap with the lowest number, else a new one. NULL without memory. */
 struct heap *park_take(void);
 
-/* The calling thread leaves its heap: posts what it owes, gives back what is empty, parks the rest. */
+/* The calling thread leaves its heap: sends blocks of other heaps home and parks the rest as it is, empty pools and
+ * slots too, so that the next thread can go on at once. What no thread takes up is given back by park_tend. */
 void park_leave(struct heap *heap);
 
 /* Before a new arena is made: looks for memory in parked heaps. Drains some of them and, when `class` is a size class,
  * adopts a pool of it with free blocks into `heap`'s queue. True when something was gained. */
 bool park_harvest(struct heap *heap, uint32_t class);
 
-/* On the tick: drains parked heaps that others have posted to. `heap` is the calling thread's. */
+/* On the tick: settles heaps that have stayed parked since the last: drains them, gives back what is empty. `heap` is
+ * the calling thread's. */
 void park_tend(struct heap *heap);
 
 /* Heap numbers are below this. Any thread. */
 uint32_t park_bound(void);
 struct heap *park_heap(uint32_t number);
 bool park_is_parked(uint32_t number);
+
+/* Whether a heap of the table begins at this address. */
+bool park_is_heap(const void *address);
 
 #endif

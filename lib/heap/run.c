@@ -2,8 +2,11 @@
 
 #include "arena/arena_list.h"
 #include "base/bits.h"
-#include "base/counters.h"
 #include "heap/slot_cache.h"
+#include "heap/tick.h"
+
+/* 512 KiB: the longest run fits. */
+#define KEPT_RUN_SLOTS_MOST SPAN_SLOTS_MOST
 
 static uint32_t slots_for(size_t bytes)
 {
@@ -15,9 +18,69 @@ static _Atomic uint64_t *word_of(const void *pointer)
     return &arena_of(pointer)->slot_map[arena_slot_of(pointer)];
 }
 
+/* ---- kept runs ---- */
+
+/* The one freed last first: it is warm. */
+static void *take_kept(struct heap *heap, uint32_t slots)
+{
+    if (heap->run_slots < slots)
+        return NULL;
+    for (uint32_t i = 1; i <= RUNS_KEPT; i++) {
+        struct kept_run *kept = &heap->runs[(heap->run_next - i) % RUNS_KEPT];
+        if (kept->run == NULL || kept->slots != slots)
+            continue;
+        void *run = kept->run;
+        kept->run = NULL;
+        heap->run_slots -= slots;
+        atomic_store_explicit(word_of(run), run_word(arena_slot_of(run), slots), memory_order_release);
+        return run;
+    }
+    return NULL;
+}
+
+static struct span span_at(const void *pointer, uint32_t first, uint32_t slots)
+{
+    uint64_t mask = bits_ones(slots) << first % WORD_SLOTS;
+    return (struct span){.arena = arena_of(pointer), .mask = mask, .dirty = mask, .word = first / WORD_SLOTS};
+}
+
+static void give_up(struct heap *heap, struct kept_run *kept)
+{
+    if (kept->run == NULL)
+        return;
+    struct span span = span_at(kept->run, arena_slot_of(kept->run), kept->slots);
+    kept->run = NULL;
+    heap->run_slots -= kept->slots;
+    slot_cache_put(heap, &span);
+}
+
+static void keep(struct heap *heap, void *run, uint32_t slots)
+{
+    struct kept_run *place = &heap->runs[heap->run_next++ % RUNS_KEPT];
+    give_up(heap, place);
+    for (uint32_t i = 0; i < RUNS_KEPT && heap->run_slots + slots > KEPT_RUN_SLOTS_MOST; i++)
+        give_up(heap, &heap->runs[(heap->run_next + i) % RUNS_KEPT]);
+    *place = (struct kept_run){run, slots};
+    heap->run_slots += slots;
+    tick_soon(heap);
+}
+
+void run_flush(struct heap *heap)
+{
+    for (uint32_t i = 0; i < RUNS_KEPT && heap->run_slots > 0; i++)
+        give_up(heap, &heap->runs[i]);
+}
+
+/* ---- blocks ---- */
+
 void *run_malloc(struct heap *heap, size_t bytes, bool *zeroed)
 {
     uint32_t slots = slots_for(bytes);
+    void *kept = take_kept(heap, slots);
+    if (kept != NULL) {
+        *zeroed = false;
+        return kept;
+    }
     struct span span;
     if (!slot_cache_take(heap, slots, CLASS_COUNT, &span))
         return NULL;
@@ -36,23 +99,14 @@ size_t run_bytes(const void *pointer)
     return word_is_run(word) ? run_word_slots(word) * SLOT_BYTES : 0;
 }
 
-static struct span span_at(const void *pointer, uint32_t first, uint32_t slots)
-{
-    uint64_t mask = bits_ones(slots) << first % WORD_SLOTS;
-    return (struct span){.arena = arena_of(pointer), .mask = mask, .dirty = mask, .word = first / WORD_SLOTS};
-}
-
 bool run_free(struct heap *heap, void *pointer)
 {
-    if (run_bytes(pointer) == 0)
+    uint32_t slots = (uint32_t)(run_bytes(pointer) >> SLOT_LOG2);
+    if (slots == 0)
         return false;
-    counter_locked();
-    /* Of two frees of the same run one gets the word. */
-    uint64_t word = atomic_exchange_explicit(word_of(pointer), 0, memory_order_acq_rel);
-    if (!word_is_run(word))
-        return false;
-    struct span span = span_at(pointer, arena_slot_of(pointer), run_word_slots(word));
-    slot_cache_put(heap, &span);
+    /* relaxed: only the block's owner in the program writes its word. */
+    atomic_store_explicit(word_of(pointer), 0, memory_order_relaxed);
+    keep(heap, pointer, slots);
     return true;
 }
 

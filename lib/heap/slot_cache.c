@@ -5,6 +5,7 @@
 #include "base/bits.h"
 #include "base/fatal.h"
 #include "heap/park.h"
+#include "heap/run.h"
 #include "heap/tick.h"
 #include "os/clock.h"
 
@@ -94,8 +95,9 @@ bool slot_cache_take(struct heap *heap, uint32_t slots, uint32_t class, struct s
         return true;
     }
     heap->span_slots_most = 0;
-    if (heap->empty_slots > 0) {
+    if (heap->empty_slots + heap->run_slots > 0) {
         heap_close_queued_empty_pools(heap);
+        run_flush(heap);
         if (take_kept(heap, slots, true, span))
             return true;
     }

@@ -3,6 +3,7 @@
 #include "arena/housekeeper.h"
 #include "heap/mailbox.h"
 #include "heap/park.h"
+#include "heap/run.h"
 #include "heap/slot_cache.h"
 #include "os/clock.h"
 
@@ -33,6 +34,7 @@ static void tick_own(struct heap *heap)
     mailbox_flush(heap);
     mailbox_drain(heap);
     heap_close_empty_pools(heap);
+    run_flush(heap);
     slot_cache_age(heap);
     park_tend(heap);
 }

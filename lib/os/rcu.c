@@ -8,6 +8,10 @@
 #include <stddef.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+/* Inline read_lock and read_unlock: one load of liburcu's thread-local by initial-exec. The functions in the library
+ * would go through __tls_get_addr, which calls malloc after a dlopen, and so would come back here without end. */
+#define _LGPL_SOURCE
 #include <urcu-bp.h>
 
 static struct reader *_Atomic readers;

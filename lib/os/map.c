@@ -155,6 +155,18 @@ void *map_move(void *address, size_t old_bytes, size_t new_bytes, size_t alignme
     return result;
 }
 
+bool map_move_onto(void *address, size_t bytes, void *target)
+{
+    int saved_errno = errno;
+    counter_add(COUNTER_MAP, 1);
+    void *result = mremap(address, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, target);
+    errno = saved_errno;
+    if (result == MAP_FAILED)
+        return false;
+    atomic_fetch_add_explicit(&mappings, 1, memory_order_relaxed); /* the target is split */
+    return true;
+}
+
 size_t map_count(void)
 {
     return atomic_load_explicit(&mappings, memory_order_relaxed);

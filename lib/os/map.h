@@ -38,6 +38,11 @@ bool map_resize_in_place(void *address, size_t old_bytes, size_t new_bytes);
  * addresses are unmapped. NULL, and nothing changed, on failure. */
 void *map_move(void *address, size_t old_bytes, size_t new_bytes, size_t alignment);
 
+/* Moves the pages of a mapping, or of a part of one, onto a mapped place of the same length, which they replace; the old
+ * addresses are unmapped. False, and nothing changed, where the kernel cannot: for example, when the pages lie in
+ * several mappings. */
+bool map_move_onto(void *address, size_t bytes, void *target);
+
 /* Mappings made and not unmapped yet, and how many are safe to have. */
 size_t map_count(void);
 size_t map_count_limit(void);

@@ -1,14 +1,12 @@
 #include "raw/raw_cache.h"
 
-#include "os/settings.h"
-
 struct entry {
-    struct raw_mapping mapping;
+    struct raw_piece piece;
     uint64_t put_ms;
 };
 
 /* In the order of putting, oldest first. */
-static struct entry entries[RAW_CACHE_ENTRIES];
+static struct entry entries[RAW_CACHE_PIECES];
 static size_t count;
 static size_t total_bytes;
 
@@ -22,54 +20,81 @@ size_t raw_cache_count(void)
     return count;
 }
 
-static struct raw_mapping take_out(size_t index)
+static struct raw_piece take_out(size_t index)
 {
-    struct raw_mapping mapping = entries[index].mapping;
-    total_bytes -= mapping.bytes;
+    struct raw_piece piece = entries[index].piece;
+    total_bytes -= piece.bytes;
     count--;
     for (size_t i = index; i < count; i++)
         entries[i] = entries[i + 1];
-    return mapping;
+    return piece;
 }
 
-unsigned raw_cache_put(const struct raw_mapping *mapping, uint64_t now_ms,
-                       struct raw_mapping evicted[RAW_CACHE_ENTRIES + 1])
+unsigned raw_cache_put(const struct raw_piece *piece, uint64_t now_ms, size_t bytes_most,
+                       struct raw_piece evicted[RAW_CACHE_PIECES + 1])
 {
     unsigned out = 0;
-    if (mapping->bytes > settings.raw_cache_bytes) {
-        evicted[out++] = *mapping;
+    if (piece->bytes > bytes_most) {
+        evicted[out++] = *piece;
         return out;
     }
-    while (count > 0 && (count == RAW_CACHE_ENTRIES || total_bytes + mapping->bytes > settings.raw_cache_bytes))
+    while (count > 0 && (count == RAW_CACHE_PIECES || total_bytes + piece->bytes > bytes_most))
         evicted[out++] = take_out(0);
-    entries[count++] = (struct entry){*mapping, now_ms};
-    total_bytes += mapping->bytes;
+    entries[count++] = (struct entry){*piece, now_ms};
+    total_bytes += piece->bytes;
     return out;
 }
 
-bool raw_cache_take(size_t bytes, struct raw_mapping *mapping)
+static bool is_aligned(const struct raw_piece *piece, size_t alignment)
+{
+    return ((uintptr_t)piece->address & (alignment - 1)) == 0;
+}
+
+/* The smallest fitting entry, the youngest of equals; `count` when there is none. */
+static size_t best_fit(size_t bytes, size_t alignment)
 {
     size_t best = count;
-    size_t largest = count;
     for (size_t i = 0; i < count; i++) {
-        size_t have = entries[i].mapping.bytes;
-        if (have >= bytes && (best == count || have <= entries[best].mapping.bytes))
+        const struct raw_piece *piece = &entries[i].piece;
+        if (piece->bytes < bytes || !is_aligned(piece, alignment))
+            continue;
+        if (best == count || piece->bytes <= entries[best].piece.bytes)
             best = i;
-        if (largest == count || have >= entries[largest].mapping.bytes)
-            largest = i;
     }
-    if (best == count && largest < count && entries[largest].mapping.bytes >= bytes / 4)
-        best = largest;
+    return best;
+}
+
+bool raw_cache_take_whole(size_t bytes, size_t alignment, struct raw_piece *piece)
+{
+    size_t best = best_fit(bytes, alignment);
     if (best == count)
         return false;
-    *mapping = take_out(best);
+    *piece = take_out(best);
     return true;
 }
 
-bool raw_cache_take_older(uint64_t then_ms, struct raw_mapping *mapping)
+bool raw_cache_take_part(size_t bytes, size_t least_bytes, struct raw_piece *piece)
+{
+    size_t best = best_fit(bytes, 1);
+    if (best == count) {
+        size_t most = least_bytes;
+        for (size_t i = 0; i < count; i++) {
+            if (entries[i].piece.bytes >= most) {
+                most = entries[i].piece.bytes;
+                best = i;
+            }
+        }
+    }
+    if (best == count)
+        return false;
+    *piece = take_out(best);
+    return true;
+}
+
+bool raw_cache_take_older(uint64_t then_ms, struct raw_piece *piece)
 {
     if (count == 0 || entries[0].put_ms > then_ms)
         return false;
-    *mapping = take_out(0);
+    *piece = take_out(0);
     return true;
 }

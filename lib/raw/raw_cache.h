@@ -1,6 +1,8 @@
 /* Mappings of freed raw blocks, kept for the next: what is kept is resident pages, so that they need not be faulted in
  * again. Bounded in bytes (TARN_RAW_CACHE), in number, and in age (TARN_PURGE_DELAY).
  *
+ * A piece may begin at any page: when a block is cut from a larger piece, the rest stays as a piece of its own.
+ *
  * Not locked: the caller (raw/raw) holds the raw lock.
  */
 #ifndef TARN_RAW_RAW_CACHE_H
@@ -10,23 +12,27 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RAW_CACHE_ENTRIES 64U
+#define RAW_CACHE_PIECES 64U
 
-struct raw_mapping {
+struct raw_piece {
     void *address;
     size_t bytes;       /* mapped */
-    size_t dirty_bytes; /* only these may hold anything but zeroes */
+    size_t dirty_bytes; /* only these, at its start, may hold anything but zeroes */
 };
 
-/* Keeps a mapping. What has to go for it, or it itself, is in evicted[0 .. result - 1]: the caller unmaps those. */
-unsigned raw_cache_put(const struct raw_mapping *mapping, uint64_t now_ms,
-                       struct raw_mapping evicted[RAW_CACHE_ENTRIES + 1]);
+/* Keeps a piece. What has to go for it, or it itself, is in evicted[0 .. result - 1]: the caller unmaps those. The cache
+ * holds at most `bytes_most`. */
+unsigned raw_cache_put(const struct raw_piece *piece, uint64_t now_ms, size_t bytes_most,
+                       struct raw_piece evicted[RAW_CACHE_PIECES + 1]);
 
-/* The smallest mapping of at least `bytes`, else the largest one that is still worth making longer. */
-bool raw_cache_take(size_t bytes, struct raw_mapping *mapping);
+/* Takes the smallest piece that begins at a multiple of `alignment` and has at least `bytes`. */
+bool raw_cache_take_whole(size_t bytes, size_t alignment, struct raw_piece *piece);
 
-/* Takes out one mapping that was put in at or before `then_ms`; false when there is none. */
-bool raw_cache_take_older(uint64_t then_ms, struct raw_mapping *mapping);
+/* Takes the smallest piece of at least `bytes`, else the largest of at least `least_bytes`. */
+bool raw_cache_take_part(size_t bytes, size_t least_bytes, struct raw_piece *piece);
+
+/* Takes out one piece that was put in at or before `then_ms`; false when there is none. */
+bool raw_cache_take_older(uint64_t then_ms, struct raw_piece *piece);
 
 size_t raw_cache_bytes(void);
 size_t raw_cache_count(void);

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -28,12 +29,12 @@ size_t map_page_bytes(void)
     return bytes;
 }
 
-static void *map_at(void *hint, size_t bytes, int protection)
+static void *map_at(void *hint, size_t bytes)
 {
     int saved_errno = errno;
     counter_add(COUNTER_MAP, 1);
     void *address =
-        mmap(hint, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        mmap(hint, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     errno = saved_errno;
     if (address == MAP_FAILED)
         return NULL;
@@ -41,11 +42,13 @@ static void *map_at(void *hint, size_t bytes, int protection)
     return address;
 }
 
+/* munmap fails when it would split a mapping beyond the kernel's limit: the pages go back all the same. */
 static void unmap_uncounted(void *address, size_t bytes)
 {
     int saved_errno = errno;
     counter_add(COUNTER_MAP, 1);
-    munmap(address, bytes);
+    if (munmap(address, bytes) != 0)
+        madvise(address, bytes, MADV_DONTNEED);
     errno = saved_errno;
 }
 
@@ -57,7 +60,7 @@ void map_unmap(void *address, size_t bytes)
 
 void *map_pages(size_t bytes)
 {
-    return map_at(NULL, bytes, PROT_READ | PROT_WRITE);
+    return map_at(NULL, bytes);
 }
 
 static bool is_aligned(const void *address, size_t alignment)
@@ -65,13 +68,13 @@ static bool is_aligned(const void *address, size_t alignment)
     return ((uintptr_t)address & (alignment - 1)) == 0;
 }
 
-static void *map_by_hint(size_t bytes, size_t alignment, int protection)
+static void *map_by_hint(size_t bytes, size_t alignment)
 {
     uintptr_t ceiling = atomic_load_explicit(&hint_ceiling, memory_order_relaxed);
     if (ceiling < bytes + alignment)
         return NULL;
     uintptr_t hint = bits_align_down(ceiling - bytes, alignment);
-    void *address = map_at((void *)hint, bytes, protection);
+    void *address = map_at((void *)hint, bytes);
     if (address == NULL)
         return NULL;
     if (is_aligned(address, alignment)) {
@@ -82,12 +85,12 @@ static void *map_by_hint(size_t bytes, size_t alignment, int protection)
     return NULL;
 }
 
-static void *map_and_trim(size_t bytes, size_t alignment, int protection)
+static void *map_and_trim(size_t bytes, size_t alignment)
 {
     size_t larger_bytes;
     if (!bits_add(bytes, alignment - map_page_bytes(), &larger_bytes))
         return NULL;
-    char *larger = map_at(NULL, larger_bytes, protection);
+    char *larger = map_at(NULL, larger_bytes);
     if (larger == NULL)
         return NULL;
     char *address = (char *)bits_align_up((uintptr_t)larger, alignment);
@@ -101,15 +104,10 @@ static void *map_and_trim(size_t bytes, size_t alignment, int protection)
     return address;
 }
 
-static void *map_aligned_protected(size_t bytes, size_t alignment, int protection)
-{
-    void *address = map_by_hint(bytes, alignment, protection);
-    return address != NULL ? address : map_and_trim(bytes, alignment, protection);
-}
-
 void *map_pages_aligned(size_t bytes, size_t alignment)
 {
-    return map_aligned_protected(bytes, alignment, PROT_READ | PROT_WRITE);
+    void *address = map_by_hint(bytes, alignment);
+    return address != NULL ? address : map_and_trim(bytes, alignment);
 }
 
 bool map_purge(void *address, size_t bytes)
@@ -129,42 +127,47 @@ void map_allow_huge(void *address, size_t bytes, bool allow)
     errno = saved_errno;
 }
 
-bool map_resize_in_place(void *address, size_t old_bytes, size_t new_bytes)
+bool map_extend(void *end, size_t bytes)
 {
     int saved_errno = errno;
     counter_add(COUNTER_MAP, 1);
-    void *result = mremap(address, old_bytes, new_bytes, 0);
+    void *address = mmap(end, bytes, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    bool extended = address == end;
+    if (!extended && address != MAP_FAILED) /* a kernel before 4.17 takes the address as a hint */
+        munmap(address, bytes);
     errno = saved_errno;
-    return result != MAP_FAILED;
+    return extended;
 }
 
-void *map_move(void *address, size_t old_bytes, size_t new_bytes, size_t alignment)
+static void copy_onto(void *address, size_t bytes, void *target)
 {
-    void *target = map_aligned_protected(new_bytes, alignment, PROT_NONE);
-    if (target == NULL)
-        return NULL;
-    int saved_errno = errno;
+    memcpy(target, address, bytes);
+    unmap_uncounted(address, bytes);
+}
+
+/* The kernel refuses pages that lie in several mappings (EFAULT; since 6.17 it does not): halves until they do not. */
+static void move_onto(char *address, size_t bytes, char *target)
+{
     counter_add(COUNTER_MAP, 1);
-    void *result = mremap(address, old_bytes, new_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, target);
-    errno = saved_errno;
-    if (result == MAP_FAILED) {
-        map_unmap(target, new_bytes);
-        return NULL;
+    if (mremap(address, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, target) != MAP_FAILED)
+        return;
+    size_t half = bits_align_down(bytes / 2, map_page_bytes());
+    if (errno != EFAULT || half == 0) {
+        copy_onto(address, bytes, target);
+        return;
     }
-    atomic_fetch_sub_explicit(&mappings, 1, memory_order_relaxed);
-    return result;
+    move_onto(address, half, target);
+    move_onto(address + half, bytes - half, target + half);
 }
 
-bool map_move_onto(void *address, size_t bytes, void *target)
+void map_move_onto(void *address, size_t bytes, void *target)
 {
     int saved_errno = errno;
-    counter_add(COUNTER_MAP, 1);
-    void *result = mremap(address, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, target);
+    move_onto(address, bytes, target);
     errno = saved_errno;
-    if (result == MAP_FAILED)
-        return false;
-    atomic_fetch_add_explicit(&mappings, 1, memory_order_relaxed); /* the target is split */
-    return true;
+    /* What the pages came from is gone, what they went into is split: as many mappings as before, or a few more. */
+    atomic_fetch_add_explicit(&mappings, 1, memory_order_relaxed);
 }
 
 size_t map_count(void)

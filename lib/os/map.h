@@ -31,17 +31,13 @@ bool map_purge(void *address, size_t bytes);
 /* Asks for huge pages here, or forbids them. Without effect where the kernel has none. */
 void map_allow_huge(void *address, size_t bytes, bool allow);
 
-/* Makes the mapping longer or shorter where it stands; false, and nothing changed, where it cannot. */
-bool map_resize_in_place(void *address, size_t old_bytes, size_t new_bytes);
+/* Maps fresh pages behind a mapping, or anywhere where nothing is mapped yet; false, and nothing changed, where
+ * something is. */
+bool map_extend(void *end, size_t bytes);
 
-/* Moves a mapping's pages to a fresh place at a multiple of `alignment` and makes it new_bytes long; the old
- * addresses are unmapped. NULL, and nothing changed, on failure. */
-void *map_move(void *address, size_t old_bytes, size_t new_bytes, size_t alignment);
-
-/* Moves the pages of a mapping, or of a part of one, onto a mapped place of the same length, which they replace; the old
- * addresses are unmapped. False, and nothing changed, where the kernel cannot: for example, when the pages lie in
- * several mappings. */
-bool map_move_onto(void *address, size_t bytes, void *target);
+/* Moves pages onto a mapped place of the same length, whose pages they replace; the old addresses are unmapped. Where
+ * the kernel cannot move them they are copied, so that this never fails. The places do not overlap. */
+void map_move_onto(void *address, size_t bytes, void *target);
 
 /* Mappings made and not unmapped yet, and how many are safe to have. */
 size_t map_count(void);

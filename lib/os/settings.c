@@ -11,7 +11,7 @@
 struct settings settings = {
     .dirty_limit_bytes = 4U << 20,
     .purge_delay_ms = 1000,
-    .raw_cache_bytes = 32U << 20,
+    .raw_cache_bytes = 64U << 20,
     .run_threshold_bytes = 32U << 10,
     .raw_threshold_bytes = 512U << 10,
     .huge_pages = HUGE_PAGES_SYSTEM,

@@ -97,24 +97,6 @@ static bool map_fresh(size_t bytes, size_t alignment, struct raw_piece *mapping)
     return true;
 }
 
-static bool resize_mapping(struct raw_piece *mapping, size_t bytes)
-{
-    if (bytes == mapping->bytes)
-        return true;
-    if (!map_resize_in_place(mapping->address, mapping->bytes, bytes)) {
-        if (bytes < mapping->bytes)
-            return false;
-        void *moved = map_move(mapping->address, mapping->bytes, bytes, GRANULE_BYTES);
-        if (moved == NULL)
-            return false;
-        mapping->address = moved;
-    }
-    mapping->bytes = bytes;
-    if (mapping->dirty_bytes > bytes)
-        mapping->dirty_bytes = bytes;
-    return true;
-}
-
 /* ---- the cache ---- */
 
 static size_t cache_bytes_most(void)
@@ -173,42 +155,67 @@ static bool take_whole(size_t bytes, size_t alignment, struct raw_piece *piece)
     return taken;
 }
 
-static bool take_part(size_t bytes, struct raw_piece *piece)
+static bool take_part(size_t bytes, size_t least_bytes, size_t alignment, struct raw_piece *piece)
 {
     pthread_mutex_lock(&raw_lock);
-    bool taken = raw_cache_take_part(bytes, PIECE_LEAST_BYTES, piece);
+    bool taken = raw_cache_take_part(bytes, least_bytes, alignment, piece);
     pthread_mutex_unlock(&raw_lock);
     return taken;
 }
 
-/* Moves cached pages to the start of a fresh mapping, so that only the rest has to be faulted in. */
-static void fill_from_cache(struct raw_piece *fresh)
+/* Moves cached pages to where the clean part of a mapping begins, up to `end_bytes`, so that only the rest has to be
+ * faulted in. */
+static void fill_from_cache(struct raw_piece *mapping, size_t end_bytes)
 {
-    char *end = (char *)fresh->address + fresh->bytes;
     for (unsigned moves = 0; moves < MOVES_MOST; moves++) {
-        char *place = (char *)fresh->address + fresh->dirty_bytes;
-        size_t room = (size_t)(end - place);
+        size_t room = bits_align_down(end_bytes, map_page_bytes()) - mapping->dirty_bytes;
         struct raw_piece piece;
-        if (room < PIECE_LEAST_BYTES || !take_part(room, &piece))
+        if (end_bytes < mapping->dirty_bytes + PIECE_LEAST_BYTES || !take_part(room, PIECE_LEAST_BYTES, 1, &piece))
             return;
         keep_tail(&piece, room);
         size_t bytes = piece.bytes < room ? piece.bytes : room;
-        if (!map_move_onto(piece.address, bytes, place)) {
-            keep_piece(&piece);
-            return;
-        }
-        fresh->dirty_bytes += bytes;
+        map_move_onto(piece.address, bytes, (char *)mapping->address + mapping->dirty_bytes);
+        mapping->dirty_bytes += bytes;
         if (bytes < piece.bytes) /* less than a piece's worth was left */
             map_unmap((char *)piece.address + bytes, piece.bytes - bytes);
     }
 }
 
+/* All of the mapping is dirty, and stays so: what is new comes from the cache as far as `end_bytes`. */
+static bool grow_mapping(struct raw_piece *mapping, size_t bytes, size_t end_bytes)
+{
+    char *end = (char *)mapping->address + mapping->bytes;
+    if (!map_extend(end, bytes - mapping->bytes)) {
+        struct raw_piece moved;
+        if (!map_fresh(bytes, GRANULE_BYTES, &moved))
+            return false;
+        map_move_onto(mapping->address, mapping->bytes, moved.address);
+        mapping->address = moved.address;
+    }
+    mapping->dirty_bytes = mapping->bytes;
+    mapping->bytes = bytes;
+    fill_from_cache(mapping, end_bytes);
+    return true;
+}
+
+/* A cached piece that begins where a block may, is shorter than wanted but not by much, and can be made longer. */
+static bool take_and_grow(size_t bytes, size_t alignment, struct raw_piece *piece)
+{
+    if (alignment != GRANULE_BYTES || !take_part(SIZE_MAX, bytes / 2, alignment, piece))
+        return false;
+    size_t want = bytes_to_map(bytes);
+    if (piece->bytes >= want || grow_mapping(piece, want, bytes))
+        return true;
+    keep_piece(piece);
+    return false;
+}
+
 static bool obtain(size_t bytes, size_t alignment, struct raw_piece *piece)
 {
-    if (take_whole(bytes, alignment, piece))
+    if (take_whole(bytes, alignment, piece) || take_and_grow(bytes, alignment, piece))
         return true;
     if (map_fresh(bytes, alignment, piece)) {
-        fill_from_cache(piece);
+        fill_from_cache(piece, bytes);
         return true;
     }
     return raw_drop_cache() > 0 && map_fresh(bytes, alignment, piece);
@@ -279,10 +286,12 @@ void *raw_realloc(void *pointer, size_t bytes)
     if (record == NULL || !address_index_take(pointer, (uintptr_t)record))
         return NULL;
     size_t old_bytes = record->mapping.bytes;
-    /* One that grows will grow again: an eighth more addresses, which cost no memory until they are touched. */
-    bool resized = bytes <= old_bytes ? resize_mapping(&record->mapping, bytes_to_map(bytes))
-                                      : resize_mapping(&record->mapping, bytes_to_map(bytes + bytes / 8)) ||
-                                            resize_mapping(&record->mapping, bytes_to_map(bytes));
+    bool resized = true;
+    if (bytes_to_map(bytes) <= old_bytes)
+        keep_tail(&record->mapping, bytes);
+    else /* One that grows will grow again: an eighth more addresses, which cost no memory until they are touched. */
+        resized = grow_mapping(&record->mapping, bytes_to_map(bytes + bytes / 8), bytes) ||
+                  grow_mapping(&record->mapping, bytes_to_map(bytes), bytes);
     record->mapping.dirty_bytes = record->mapping.bytes;
     count_live(record->mapping.bytes - old_bytes, 0);
     void *address = record->mapping.address;

@@ -73,13 +73,13 @@ bool raw_cache_take_whole(size_t bytes, size_t alignment, struct raw_piece *piec
     return true;
 }
 
-bool raw_cache_take_part(size_t bytes, size_t least_bytes, struct raw_piece *piece)
+bool raw_cache_take_part(size_t bytes, size_t least_bytes, size_t alignment, struct raw_piece *piece)
 {
-    size_t best = best_fit(bytes, 1);
+    size_t best = best_fit(bytes, alignment);
     if (best == count) {
         size_t most = least_bytes;
         for (size_t i = 0; i < count; i++) {
-            if (entries[i].piece.bytes >= most) {
+            if (entries[i].piece.bytes >= most && is_aligned(&entries[i].piece, alignment)) {
                 most = entries[i].piece.bytes;
                 best = i;
             }

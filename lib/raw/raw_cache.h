@@ -28,8 +28,9 @@ unsigned raw_cache_put(const struct raw_piece *piece, uint64_t now_ms, size_t by
 /* Takes the smallest piece that begins at a multiple of `alignment` and has at least `bytes`. */
 bool raw_cache_take_whole(size_t bytes, size_t alignment, struct raw_piece *piece);
 
-/* Takes the smallest piece of at least `bytes`, else the largest of at least `least_bytes`. */
-bool raw_cache_take_part(size_t bytes, size_t least_bytes, struct raw_piece *piece);
+/* Takes the smallest piece of at least `bytes`, else the largest of at least `least_bytes`; it begins at a multiple of
+ * `alignment`. */
+bool raw_cache_take_part(size_t bytes, size_t least_bytes, size_t alignment, struct raw_piece *piece);
 
 /* Takes out one piece that was put in at or before `then_ms`; false when there is none. */
 bool raw_cache_take_older(uint64_t then_ms, struct raw_piece *piece);

@@ -140,34 +140,56 @@ bool map_extend(void *end, size_t bytes)
     return extended;
 }
 
-static void copy_onto(void *address, size_t bytes, void *target)
+/* A failed mremap may have unmapped its target: it is mapped anew, if it has to be. */
+static COLD void copy_onto(void *address, size_t bytes, void *target)
 {
+    map_extend(target, bytes);
     memcpy(target, address, bytes);
     unmap_uncounted(address, bytes);
-}
-
-/* The kernel refuses pages that lie in several mappings (EFAULT; since 6.17 it does not): halves until they do not. */
-static void move_onto(char *address, size_t bytes, char *target)
-{
-    counter_add(COUNTER_MAP, 1);
-    if (mremap(address, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, target) != MAP_FAILED)
-        return;
-    size_t half = bits_align_down(bytes / 2, map_page_bytes());
-    if (errno != EFAULT || half == 0) {
-        copy_onto(address, bytes, target);
-        return;
-    }
-    move_onto(address, half, target);
-    move_onto(address + half, bytes - half, target + half);
 }
 
 void map_move_onto(void *address, size_t bytes, void *target)
 {
     int saved_errno = errno;
-    move_onto(address, bytes, target);
+    counter_add(COUNTER_MAP, 1);
+    if (mremap(address, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, target) == MAP_FAILED)
+        copy_onto(address, bytes, target);
     errno = saved_errno;
-    /* What the pages came from is gone, what they went into is split: as many mappings as before, or a few more. */
-    atomic_fetch_add_explicit(&mappings, 1, memory_order_relaxed);
+}
+
+/* Tries it with two pages that cannot be one mapping, since they are not protected alike. */
+static bool try_moving_several(void)
+{
+    size_t page = map_page_bytes();
+    char *from = map_pages(2 * page);
+    char *onto = map_pages(2 * page);
+    bool moved = false;
+    if (from != NULL && onto != NULL && mprotect(from + page, page, PROT_READ) == 0)
+        moved = mremap(from, 2 * page, 2 * page, MREMAP_MAYMOVE | MREMAP_FIXED, onto) != MAP_FAILED;
+    if (from != NULL && !moved)
+        map_unmap(from, 2 * page);
+    if (from != NULL && moved)
+        map_count_add(-1);
+    if (onto != NULL)
+        map_unmap(onto, 2 * page);
+    return moved;
+}
+
+bool map_moves_several(void)
+{
+    enum { UNKNOWN, YES, NO };
+    static _Atomic int answer = UNKNOWN;
+    if (atomic_load_explicit(&answer, memory_order_relaxed) == UNKNOWN) {
+        int saved_errno = errno;
+        atomic_store_explicit(&answer, try_moving_several() ? YES : NO, memory_order_relaxed);
+        errno = saved_errno;
+    }
+    return atomic_load_explicit(&answer, memory_order_relaxed) == YES;
+}
+
+void map_count_add(long more)
+{
+    atomic_fetch_add_explicit(&mappings, (size_t)more, memory_order_relaxed);
 }
 
 size_t map_count(void)

@@ -35,12 +35,17 @@ void map_allow_huge(void *address, size_t bytes, bool allow);
  * something is. */
 bool map_extend(void *end, size_t bytes);
 
-/* Moves pages onto a mapped place of the same length, whose pages they replace; the old addresses are unmapped. Where
- * the kernel cannot move them they are copied, so that this never fails. The places do not overlap. */
+/* Moves pages of one mapping, or of a part of one, onto a mapped place of the same length, whose pages they replace; the
+ * old addresses are unmapped. Where the kernel will not (no memory for its own tables) they are copied. */
 void map_move_onto(void *address, size_t bytes, void *target);
 
-/* Mappings made and not unmapped yet, and how many are safe to have. */
+/* Whether map_move_onto may be given pages of several mappings (Linux 6.17). Finds out at the first call. */
+bool map_moves_several(void);
+
+/* Mappings made and not unmapped yet, and how many are safe to have. Who cuts mappings or puts them together says by how
+ * many their number changed. */
 size_t map_count(void);
+void map_count_add(long more);
 size_t map_count_limit(void);
 
 #endif

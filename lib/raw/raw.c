@@ -18,11 +18,11 @@
 /* Smaller pieces are not worth a system call: faulting in 16 pages takes about 20 us, moving them 2 us. */
 #define PIECE_LEAST_BYTES ((size_t)64 << 10)
 
-/* Pieces moved into one new block at most; each is a mapping of its own. */
+/* Pieces moved into one new block at most. */
 #define MOVES_MOST 4U
 
 struct record {
-    struct raw_piece mapping;
+    struct raw_piece piece;
     struct record *next_free;
 };
 
@@ -68,7 +68,7 @@ static struct record *record_at(const void *pointer)
     if (entry == ADDRESS_NOTHING || entry == ADDRESS_ARENA)
         return NULL;
     struct record *record = (struct record *)entry;
-    return record->mapping.address == pointer ? record : NULL;
+    return record->piece.address == pointer ? record : NULL;
 }
 
 /* ---- mappings ---- */
@@ -80,20 +80,18 @@ static size_t bytes_to_map(size_t bytes)
     return bits_align_up(bytes, unit);
 }
 
-static void advise(const struct raw_piece *mapping)
+static void advise(const struct raw_piece *piece)
 {
-    if (settings.huge_pages == HUGE_PAGES_SYSTEM || mapping->bytes < HUGE_PAGE_BYTES)
+    if (settings.huge_pages == HUGE_PAGES_SYSTEM || piece->bytes < HUGE_PAGE_BYTES)
         return;
-    map_allow_huge(mapping->address, mapping->bytes, settings.huge_pages != HUGE_PAGES_NEVER);
+    map_allow_huge(piece->address, piece->bytes, settings.huge_pages != HUGE_PAGES_NEVER);
 }
 
-static bool map_fresh(size_t bytes, size_t alignment, struct raw_piece *mapping)
+static bool map_fresh(size_t bytes, size_t alignment, struct raw_piece *piece)
 {
-    *mapping = (struct raw_piece){.bytes = bytes_to_map(bytes)};
-    mapping->address = map_pages_aligned(mapping->bytes, alignment);
-    if (mapping->address == NULL)
+    if (!raw_piece_map(bytes, alignment, piece))
         return false;
-    advise(mapping);
+    advise(piece);
     return true;
 }
 
@@ -105,27 +103,35 @@ static size_t cache_bytes_most(void)
     return settings.raw_cache_bytes == 0 || settings.raw_cache_bytes > share ? settings.raw_cache_bytes : share;
 }
 
-static void unmap_pieces(const struct raw_piece *pieces, unsigned count)
+/* Under raw_lock. */
+static bool put(const struct raw_piece *piece, uint64_t now_ms)
 {
-    for (unsigned i = 0; i < count; i++)
-        map_unmap(pieces[i].address, pieces[i].bytes);
+    if (map_count() >= map_count_limit() || !raw_cache_put(piece, now_ms, cache_bytes_most()))
+        return false;
+    if (atomic_load_explicit(&oldest_cached_ms, memory_order_relaxed) == 0) {
+        atomic_store_explicit(&oldest_cached_ms, now_ms, memory_order_relaxed);
+        tick_set_duty(raw_age);
+    }
+    return true;
 }
 
+/* Into the cache, in the place of older pieces if need be. */
 static void keep_piece(const struct raw_piece *piece)
 {
-    struct raw_piece evicted[RAW_CACHE_PIECES + 1] = {*piece};
-    unsigned count = 1;
-    pthread_mutex_lock(&raw_lock);
-    if (map_count() < map_count_limit()) {
-        uint64_t now_ms = clock_now_ms();
-        count = raw_cache_put(piece, now_ms, cache_bytes_most(), evicted);
-        if (raw_cache_count() > 0 && atomic_load_explicit(&oldest_cached_ms, memory_order_relaxed) == 0) {
-            atomic_store_explicit(&oldest_cached_ms, now_ms, memory_order_relaxed);
-            tick_set_duty(raw_age);
-        }
+    uint64_t now_ms = clock_now_ms();
+    bool kept = false;
+    bool evicted = piece->bytes <= cache_bytes_most();
+    while (!kept && evicted) {
+        struct raw_piece oldest;
+        pthread_mutex_lock(&raw_lock);
+        kept = put(piece, now_ms);
+        evicted = !kept && raw_cache_take_older(UINT64_MAX, &oldest);
+        pthread_mutex_unlock(&raw_lock);
+        if (evicted)
+            raw_piece_unmap(&oldest);
     }
-    pthread_mutex_unlock(&raw_lock);
-    unmap_pieces(evicted, count);
+    if (!kept)
+        raw_piece_unmap(piece);
 }
 
 /* Cuts what is beyond `bytes` off, to be kept, if it is worth it. */
@@ -134,14 +140,8 @@ static void keep_tail(struct raw_piece *piece, size_t bytes)
     size_t want = bytes_to_map(bytes);
     if (piece->bytes < want + PIECE_LEAST_BYTES)
         return;
-    struct raw_piece tail = {
-        .address = (char *)piece->address + want,
-        .bytes = piece->bytes - want,
-        .dirty_bytes = piece->dirty_bytes > want ? piece->dirty_bytes - want : 0,
-    };
-    piece->bytes = want;
-    if (piece->dirty_bytes > want)
-        piece->dirty_bytes = want;
+    struct raw_piece tail;
+    raw_piece_cut(piece, want, &tail);
     keep_piece(&tail);
 }
 
@@ -163,38 +163,41 @@ static bool take_part(size_t bytes, size_t least_bytes, size_t alignment, struct
     return taken;
 }
 
-/* Moves cached pages to where the clean part of a mapping begins, up to `end_bytes`, so that only the rest has to be
+/* Moves cached pages to where the clean part of a piece begins, up to `end_bytes`, so that only the rest has to be
  * faulted in. */
-static void fill_from_cache(struct raw_piece *mapping, size_t end_bytes)
+static void fill_from_cache(struct raw_piece *piece, size_t end_bytes)
 {
     for (unsigned moves = 0; moves < MOVES_MOST; moves++) {
-        size_t room = bits_align_down(end_bytes, map_page_bytes()) - mapping->dirty_bytes;
-        struct raw_piece piece;
-        if (end_bytes < mapping->dirty_bytes + PIECE_LEAST_BYTES || !take_part(room, PIECE_LEAST_BYTES, 1, &piece))
+        size_t room = bits_align_down(end_bytes, map_page_bytes()) - piece->dirty_bytes;
+        struct raw_piece source;
+        if (end_bytes < piece->dirty_bytes + PIECE_LEAST_BYTES || !take_part(room, PIECE_LEAST_BYTES, 1, &source))
             return;
-        keep_tail(&piece, room);
-        size_t bytes = piece.bytes < room ? piece.bytes : room;
-        map_move_onto(piece.address, bytes, (char *)mapping->address + mapping->dirty_bytes);
-        mapping->dirty_bytes += bytes;
-        if (bytes < piece.bytes) /* less than a piece's worth was left */
-            map_unmap((char *)piece.address + bytes, piece.bytes - bytes);
+        keep_tail(&source, room);
+        if (source.bytes > room) {
+            struct raw_piece rest;
+            raw_piece_cut(&source, room, &rest);
+            raw_piece_unmap(&rest);
+        }
+        if (!raw_piece_move_into(&source, piece)) {
+            keep_piece(&source);
+            return;
+        }
     }
 }
 
-/* All of the mapping is dirty, and stays so: what is new comes from the cache as far as `end_bytes`. */
-static bool grow_mapping(struct raw_piece *mapping, size_t bytes, size_t end_bytes)
+/* All of the piece is dirty, and stays so: what is new comes from the cache as far as `end_bytes`. */
+static bool grow_piece(struct raw_piece *piece, size_t bytes, size_t end_bytes)
 {
-    char *end = (char *)mapping->address + mapping->bytes;
-    if (!map_extend(end, bytes - mapping->bytes)) {
-        struct raw_piece moved;
-        if (!map_fresh(bytes, GRANULE_BYTES, &moved))
+    piece->dirty_bytes = piece->bytes;
+    if (!raw_piece_extend(piece, bytes - piece->bytes)) {
+        struct raw_piece longer;
+        if (!map_fresh(bytes, GRANULE_BYTES, &longer))
             return false;
-        map_move_onto(mapping->address, mapping->bytes, moved.address);
-        mapping->address = moved.address;
+        if (!raw_piece_move_into(piece, &longer))
+            raw_piece_copy_into(piece, &longer);
+        *piece = longer;
     }
-    mapping->dirty_bytes = mapping->bytes;
-    mapping->bytes = bytes;
-    fill_from_cache(mapping, end_bytes);
+    fill_from_cache(piece, end_bytes);
     return true;
 }
 
@@ -204,7 +207,7 @@ static bool take_and_grow(size_t bytes, size_t alignment, struct raw_piece *piec
     if (alignment != GRANULE_BYTES || !take_part(SIZE_MAX, bytes / 2, alignment, piece))
         return false;
     size_t want = bytes_to_map(bytes);
-    if (piece->bytes >= want || grow_mapping(piece, want, bytes))
+    if (piece->bytes >= want || grow_piece(piece, want, bytes))
         return true;
     keep_piece(piece);
     return false;
@@ -214,11 +217,11 @@ static bool obtain(size_t bytes, size_t alignment, struct raw_piece *piece)
 {
     if (take_whole(bytes, alignment, piece) || take_and_grow(bytes, alignment, piece))
         return true;
-    if (map_fresh(bytes, alignment, piece)) {
+    if (map_fresh(bytes_to_map(bytes), alignment, piece)) {
         fill_from_cache(piece, bytes);
         return true;
     }
-    return raw_drop_cache() > 0 && map_fresh(bytes, alignment, piece);
+    return raw_drop_cache() > 0 && map_fresh(bytes_to_map(bytes), alignment, piece);
 }
 
 /* ---- blocks ---- */
@@ -229,16 +232,16 @@ static void count_live(size_t bytes, size_t blocks)
     atomic_fetch_add_explicit(&live_blocks, blocks, memory_order_relaxed);
 }
 
-static struct record *new_record(const struct raw_piece *mapping)
+static struct record *new_record(const struct raw_piece *piece)
 {
     pthread_mutex_lock(&raw_lock);
     struct record *record = take_record();
     pthread_mutex_unlock(&raw_lock);
     if (record == NULL)
         return NULL;
-    record->mapping = *mapping;
-    record->mapping.dirty_bytes = mapping->bytes; /* the program may write all of it */
-    if (address_index_set(mapping->address, (uintptr_t)record))
+    record->piece = *piece;
+    record->piece.dirty_bytes = piece->bytes; /* the program may write all of it */
+    if (address_index_set(piece->address, (uintptr_t)record))
         return record;
     pthread_mutex_lock(&raw_lock);
     give_record(record);
@@ -248,22 +251,22 @@ static struct record *new_record(const struct raw_piece *mapping)
 
 void *raw_malloc(size_t bytes, size_t alignment, size_t *dirty_bytes)
 {
-    struct raw_piece mapping;
-    if (!obtain(bytes, alignment < GRANULE_BYTES ? GRANULE_BYTES : alignment, &mapping))
+    struct raw_piece piece;
+    if (!obtain(bytes, alignment < GRANULE_BYTES ? GRANULE_BYTES : alignment, &piece))
         return NULL;
-    if (new_record(&mapping) == NULL) {
-        map_unmap(mapping.address, mapping.bytes);
+    if (new_record(&piece) == NULL) {
+        raw_piece_unmap(&piece);
         return NULL;
     }
-    count_live(mapping.bytes, 1);
-    *dirty_bytes = mapping.dirty_bytes;
-    return mapping.address;
+    count_live(piece.bytes, 1);
+    *dirty_bytes = piece.dirty_bytes;
+    return piece.address;
 }
 
 size_t raw_bytes(const void *pointer)
 {
     struct record *record = record_at(pointer);
-    return record == NULL ? 0 : record->mapping.bytes;
+    return record == NULL ? 0 : record->piece.bytes;
 }
 
 bool raw_free(void *pointer)
@@ -271,8 +274,8 @@ bool raw_free(void *pointer)
     struct record *record = record_at(pointer);
     if (record == NULL || !address_index_take(pointer, (uintptr_t)record))
         return false;
-    count_live(-record->mapping.bytes, (size_t)-1);
-    struct raw_piece piece = record->mapping;
+    count_live(-record->piece.bytes, (size_t)-1);
+    struct raw_piece piece = record->piece;
     pthread_mutex_lock(&raw_lock);
     give_record(record);
     pthread_mutex_unlock(&raw_lock);
@@ -285,16 +288,16 @@ void *raw_realloc(void *pointer, size_t bytes)
     struct record *record = record_at(pointer);
     if (record == NULL || !address_index_take(pointer, (uintptr_t)record))
         return NULL;
-    size_t old_bytes = record->mapping.bytes;
+    size_t old_bytes = record->piece.bytes;
     bool resized = true;
     if (bytes_to_map(bytes) <= old_bytes)
-        keep_tail(&record->mapping, bytes);
+        keep_tail(&record->piece, bytes);
     else /* One that grows will grow again: an eighth more addresses, which cost no memory until they are touched. */
-        resized = grow_mapping(&record->mapping, bytes_to_map(bytes + bytes / 8), bytes) ||
-                  grow_mapping(&record->mapping, bytes_to_map(bytes), bytes);
-    record->mapping.dirty_bytes = record->mapping.bytes;
-    count_live(record->mapping.bytes - old_bytes, 0);
-    void *address = record->mapping.address;
+        resized = grow_piece(&record->piece, bytes_to_map(bytes + bytes / 8), bytes) ||
+                  grow_piece(&record->piece, bytes_to_map(bytes), bytes);
+    record->piece.dirty_bytes = record->piece.bytes;
+    count_live(record->piece.bytes - old_bytes, 0);
+    void *address = record->piece.address;
     if (!address_index_set(address, (uintptr_t)record))
         fatal_pointer("no memory to enter the moved block", address);
     return resized ? address : NULL;
@@ -302,10 +305,10 @@ void *raw_realloc(void *pointer, size_t bytes)
 
 /* ---- giving back ---- */
 
-static bool take_older(uint64_t then_ms, struct raw_piece *mapping)
+static bool take_older(uint64_t then_ms, struct raw_piece *piece)
 {
     pthread_mutex_lock(&raw_lock);
-    bool taken = raw_cache_take_older(then_ms, mapping);
+    bool taken = raw_cache_take_older(then_ms, piece);
     atomic_store_explicit(&oldest_cached_ms, raw_cache_count() > 0 ? then_ms + 1 : 0, memory_order_relaxed);
     pthread_mutex_unlock(&raw_lock);
     return taken;
@@ -314,10 +317,10 @@ static bool take_older(uint64_t then_ms, struct raw_piece *mapping)
 static size_t drop_older(uint64_t then_ms)
 {
     size_t bytes = 0;
-    struct raw_piece mapping;
-    while (take_older(then_ms, &mapping)) {
-        map_unmap(mapping.address, mapping.bytes);
-        bytes += mapping.bytes;
+    struct raw_piece piece;
+    while (take_older(then_ms, &piece)) {
+        raw_piece_unmap(&piece);
+        bytes += piece.bytes;
     }
     return bytes;
 }

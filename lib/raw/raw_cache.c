@@ -30,19 +30,13 @@ static struct raw_piece take_out(size_t index)
     return piece;
 }
 
-unsigned raw_cache_put(const struct raw_piece *piece, uint64_t now_ms, size_t bytes_most,
-                       struct raw_piece evicted[RAW_CACHE_PIECES + 1])
+bool raw_cache_put(const struct raw_piece *piece, uint64_t now_ms, size_t bytes_most)
 {
-    unsigned out = 0;
-    if (piece->bytes > bytes_most) {
-        evicted[out++] = *piece;
-        return out;
-    }
-    while (count > 0 && (count == RAW_CACHE_PIECES || total_bytes + piece->bytes > bytes_most))
-        evicted[out++] = take_out(0);
+    if (count == RAW_CACHE_PIECES || total_bytes + piece->bytes > bytes_most)
+        return false;
     entries[count++] = (struct entry){*piece, now_ms};
     total_bytes += piece->bytes;
-    return out;
+    return true;
 }
 
 static bool is_aligned(const struct raw_piece *piece, size_t alignment)

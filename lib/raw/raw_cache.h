@@ -8,22 +8,12 @@
 #ifndef TARN_RAW_RAW_CACHE_H
 #define TARN_RAW_RAW_CACHE_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "raw/raw_piece.h"
 
 #define RAW_CACHE_PIECES 64U
 
-struct raw_piece {
-    void *address;
-    size_t bytes;       /* mapped */
-    size_t dirty_bytes; /* only these, at its start, may hold anything but zeroes */
-};
-
-/* Keeps a piece. What has to go for it, or it itself, is in evicted[0 .. result - 1]: the caller unmaps those. The cache
- * holds at most `bytes_most`. */
-unsigned raw_cache_put(const struct raw_piece *piece, uint64_t now_ms, size_t bytes_most,
-                       struct raw_piece evicted[RAW_CACHE_PIECES + 1]);
+/* Keeps a piece, if the cache then holds at most `bytes_most` in at most RAW_CACHE_PIECES pieces; else false. */
+bool raw_cache_put(const struct raw_piece *piece, uint64_t now_ms, size_t bytes_most);
 
 /* Takes the smallest piece that begins at a multiple of `alignment` and has at least `bytes`. */
 bool raw_cache_take_whole(size_t bytes, size_t alignment, struct raw_piece *piece);

@@ -1,0 +1,109 @@
+#include "raw/raw_piece.h"
+
+#include "base/fatal.h"
+#include "os/map.h"
+
+#include <string.h>
+
+bool raw_piece_map(size_t bytes, size_t alignment, struct raw_piece *piece)
+{
+    *piece = (struct raw_piece){.address = map_pages_aligned(bytes, alignment), .bytes = bytes, .parts = 1};
+    piece->part_end[0] = bytes;
+    return piece->address != NULL;
+}
+
+void raw_piece_unmap(const struct raw_piece *piece)
+{
+    map_unmap(piece->address, piece->bytes);
+    map_count_add(1 - (long)piece->parts);
+}
+
+void raw_piece_cut(struct raw_piece *piece, size_t bytes, struct raw_piece *tail)
+{
+    CHECK(bytes > 0 && bytes < piece->bytes);
+    *tail = (struct raw_piece){
+        .address = piece->address + bytes,
+        .bytes = piece->bytes - bytes,
+        .dirty_bytes = piece->dirty_bytes > bytes ? piece->dirty_bytes - bytes : 0,
+        .moved = piece->moved,
+    };
+    uint32_t kept = 0;
+    while (piece->part_end[kept] < bytes)
+        kept++;
+    bool splits = piece->part_end[kept] > bytes;
+    for (uint32_t part = splits ? kept : kept + 1; part < piece->parts; part++)
+        tail->part_end[tail->parts++] = piece->part_end[part] - bytes;
+    map_count_add(splits ? 1 : 0);
+    piece->part_end[kept] = bytes;
+    piece->parts = kept + 1;
+    piece->bytes = bytes;
+    piece->moved |= !splits; /* not known of the part that is last now */
+    if (piece->dirty_bytes > bytes)
+        piece->dirty_bytes = bytes;
+    CHECK(raw_piece_is_valid(piece) && raw_piece_is_valid(tail));
+}
+
+bool raw_piece_extend(struct raw_piece *piece, size_t bytes)
+{
+    if ((piece->moved && piece->parts == PARTS_MOST) || !map_extend(piece->address + piece->bytes, bytes))
+        return false;
+    piece->bytes += bytes;
+    if (piece->moved) {
+        piece->parts++;
+        piece->moved = false;
+        map_count_add(1);
+    }
+    piece->part_end[piece->parts - 1] = piece->bytes;
+    return true;
+}
+
+bool raw_piece_move_into(const struct raw_piece *from, struct raw_piece *to)
+{
+    CHECK(to->dirty_bytes + from->bytes <= to->bytes);
+    if (map_moves_several()) {
+        map_move_onto(from->address, from->bytes, to->address + to->dirty_bytes);
+        to->dirty_bytes += from->bytes;
+        return true;
+    }
+    bool fills = to->dirty_bytes + from->bytes == to->bytes;
+    /* The clean pages of `to` are its last part, or the end of it. */
+    bool begins_part = to->parts == 1 ? to->dirty_bytes == 0 : to->part_end[to->parts - 2] == to->dirty_bytes;
+    uint32_t before = begins_part ? to->parts - 1 : to->parts;
+    uint32_t after = before + from->parts + (fills ? 0 : 1);
+    if (after > PARTS_MOST)
+        return false;
+    size_t done = 0;
+    for (uint32_t part = 0; part < from->parts; part++) {
+        map_move_onto(from->address + done, from->part_end[part] - done, to->address + to->dirty_bytes + done);
+        done = from->part_end[part];
+        if (part == 0 && !begins_part)
+            to->part_end[before - 1] = to->dirty_bytes;
+        to->part_end[before + part] = to->dirty_bytes + done;
+    }
+    if (!fills)
+        to->part_end[after - 1] = to->bytes;
+    map_count_add((long)after - (long)to->parts - (long)from->parts);
+    to->parts = after;
+    to->moved = fills;
+    to->dirty_bytes += from->bytes;
+    CHECK(raw_piece_is_valid(to));
+    return true;
+}
+
+void raw_piece_copy_into(const struct raw_piece *from, struct raw_piece *to)
+{
+    memcpy(to->address + to->dirty_bytes, from->address, from->bytes);
+    to->dirty_bytes += from->bytes;
+    raw_piece_unmap(from);
+}
+
+bool raw_piece_is_valid(const struct raw_piece *piece)
+{
+    size_t before = 0;
+    if (piece->parts < 1 || piece->parts > PARTS_MOST || piece->dirty_bytes > piece->bytes)
+        return false;
+    for (uint32_t part = 0; part < piece->parts; before = piece->part_end[part], part++)
+        if (piece->part_end[part] <= before)
+            return false;
+    return before == piece->bytes;
+}

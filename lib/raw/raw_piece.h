@@ -1,0 +1,56 @@
+/* A piece of raw memory: page-aligned addresses, and what is known of the kernel's mappings below them.
+ *
+ *   address                                                     address + bytes
+ *   │ part 0          │ part 1   │ part 2                       │
+ *   │ dirty: may hold anything               │ reads as zeroes  │
+ *                                            address + dirty_bytes
+ *
+ * A part lies in one mapping of the kernel. That matters because before Linux 6.17 mremap(2) moves pages of one mapping
+ * only, and fails after it has unmapped the target: so no call is made that could fail for that reason. Pages that were
+ * moved do not merge with their new neighbours, so a piece put together from others has several parts. Where the kernel
+ * moves several mappings at once (map_moves_several), all of a piece counts as one part.
+ *
+ * Equations: 1 <= parts <= PARTS_MOST; 0 < part_end[0] < … < part_end[parts - 1] == bytes; dirty_bytes <= bytes.
+ * The sum of all parts is map_count() (os/map), an upper bound of the kernel's mappings.
+ *
+ * No state of its own; a piece belongs to its holder.
+ */
+#ifndef TARN_RAW_RAW_PIECE_H
+#define TARN_RAW_RAW_PIECE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PARTS_MOST 8U
+
+struct raw_piece {
+    char *address;
+    size_t bytes;
+    size_t dirty_bytes;
+    uint32_t parts;
+    bool moved; /* the last part holds moved pages: fresh ones behind it are a part of their own */
+    size_t part_end[PARTS_MOST];
+};
+
+/* Fresh zeroed pages at a multiple of `alignment`. False without memory. `bytes` are whole pages here and below. */
+bool raw_piece_map(size_t bytes, size_t alignment, struct raw_piece *piece);
+
+void raw_piece_unmap(const struct raw_piece *piece);
+
+/* Makes the piece `bytes` long, 0 < bytes < piece->bytes; the rest becomes a piece of its own. */
+void raw_piece_cut(struct raw_piece *piece, size_t bytes, struct raw_piece *tail);
+
+/* Adds fresh pages behind the piece. False, and nothing changed, where the addresses are taken or the parts too many. */
+bool raw_piece_extend(struct raw_piece *piece, size_t bytes);
+
+/* Moves all pages of `from` to where the clean pages of `to` begin; `from` is gone then. False, and nothing changed, when
+ * the parts would be too many. from->bytes <= to->bytes - to->dirty_bytes. */
+bool raw_piece_move_into(const struct raw_piece *from, struct raw_piece *to);
+
+/* The same by copying. */
+void raw_piece_copy_into(const struct raw_piece *from, struct raw_piece *to);
+
+bool raw_piece_is_valid(const struct raw_piece *piece);
+
+#endif

@@ -115,7 +115,8 @@ static bool fits(struct classified found, size_t bytes)
 {
     if (bytes > found.bytes)
         return false;
-    return found.kind == KIND_RAW || bytes >= found.bytes / 2 || found.bytes <= BLOCK_ALIGNMENT ||
+    return found.kind == KIND_RAW || bytes >= found.bytes / 2 ||
+           (found.kind == KIND_RUN && bytes + SLOT_BYTES > found.bytes) || found.bytes <= BLOCK_ALIGNMENT ||
            class_bytes(class_of_size(bytes == 0 ? 1 : bytes)) == found.bytes;
 }
 

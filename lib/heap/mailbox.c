@@ -162,8 +162,7 @@ void mailbox_flush(struct heap *heap)
         return;
     struct gathering gathering = {.pending = NULL};
     for (uint32_t class = 0; class < CLASS_COUNT; class++)
-        if (heap->foreign[class].free != &pool_end)
-            gather_list(&gathering, &heap->foreign[class]);
+        gather_list(&gathering, &heap->foreign[class]);
     for (uint32_t i = 0; i < CHAINS; i++)
         if (gathering.chains[i].pool != NULL)
             chain_to_pending(&gathering, &gathering.chains[i]);

@@ -185,22 +185,33 @@ static bool adopt_pool(struct heap *heap, struct heap *from, uint32_t class)
     return true;
 }
 
+static bool harvest_from(struct heap *heap, struct heap *other, uint32_t class)
+{
+    bool had_slots = other->span_slots + other->empty_slots + other->run_slots > 0;
+    bool drained = settle(other, heap->reader);
+    bool adopted = adopt_pool(heap, other, class);
+    hand_back(other);
+    return had_slots || drained || adopted;
+}
+
+/* Goes round once, from where the last search ended. */
 bool park_harvest(struct heap *heap, uint32_t class)
 {
     uint32_t from = atomic_load_explicit(&harvest_cursor, memory_order_relaxed);
+    bool wrapped = from == 0;
     bool gained = false;
-    for (uint32_t tries = 0; tries < HARVEST_HEAPS && !gained; tries++) {
+    for (uint32_t tries = 0; tries < HARVEST_HEAPS && !gained;) {
         uint32_t number = claim_next(from);
         if (number == HEAP_COUNT_MOST) {
-            from = 0; /* once round is enough */
-            break;
+            from = 0;
+            if (wrapped)
+                break;
+            wrapped = true;
+            continue;
         }
-        struct heap *other = park_heap(number);
-        bool had_slots = other->span_slots + other->empty_slots + other->run_slots > 0;
-        gained = settle(other, heap->reader) || had_slots;
-        gained |= adopt_pool(heap, other, class);
-        hand_back(other);
+        gained = harvest_from(heap, park_heap(number), class);
         from = number + 1;
+        tries++;
     }
     atomic_store_explicit(&harvest_cursor, from, memory_order_relaxed);
     return gained;

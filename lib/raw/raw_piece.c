@@ -18,15 +18,8 @@ void raw_piece_unmap(const struct raw_piece *piece)
     map_count_add(1 - (long)piece->parts);
 }
 
-void raw_piece_cut(struct raw_piece *piece, size_t bytes, struct raw_piece *tail)
+static void cut_parts(struct raw_piece *piece, size_t bytes, struct raw_piece *tail)
 {
-    CHECK(bytes > 0 && bytes < piece->bytes);
-    *tail = (struct raw_piece){
-        .address = piece->address + bytes,
-        .bytes = piece->bytes - bytes,
-        .dirty_bytes = piece->dirty_bytes > bytes ? piece->dirty_bytes - bytes : 0,
-        .moved = piece->moved,
-    };
     uint32_t kept = 0;
     while (piece->part_end[kept] < bytes)
         kept++;
@@ -36,16 +29,34 @@ void raw_piece_cut(struct raw_piece *piece, size_t bytes, struct raw_piece *tail
     map_count_add(splits ? 1 : 0);
     piece->part_end[kept] = bytes;
     piece->parts = kept + 1;
-    piece->bytes = bytes;
     piece->moved |= !splits; /* not known of the part that is last now */
+}
+
+void raw_piece_cut(struct raw_piece *piece, size_t bytes, struct raw_piece *tail)
+{
+    CHECK(bytes > 0 && bytes < piece->bytes);
+    *tail = (struct raw_piece){
+        .address = piece->address + bytes,
+        .bytes = piece->bytes - bytes,
+        .dirty_bytes = piece->dirty_bytes > bytes ? piece->dirty_bytes - bytes : 0,
+        .moved = piece->moved,
+    };
+    if (map_moves_several()) {
+        uint32_t parts = piece->parts;
+        piece->parts = 1 + (uint32_t)((parts - 1) * (bytes >> 12) / (piece->bytes >> 12));
+        tail->parts = parts + 1 - piece->parts;
+        map_count_add(1);
+    } else {
+        cut_parts(piece, bytes, tail);
+    }
+    piece->bytes = bytes;
     if (piece->dirty_bytes > bytes)
         piece->dirty_bytes = bytes;
     CHECK(raw_piece_is_valid(piece) && raw_piece_is_valid(tail));
 }
-
 bool raw_piece_extend(struct raw_piece *piece, size_t bytes)
 {
-    if ((piece->moved && piece->parts == PARTS_MOST) || !map_extend(piece->address + piece->bytes, bytes))
+    if ((piece->moved && piece->parts >= PARTS_MOST && !map_moves_several()) || !map_extend(piece->address + piece->bytes, bytes))
         return false;
     piece->bytes += bytes;
     if (piece->moved) {
@@ -53,7 +64,8 @@ bool raw_piece_extend(struct raw_piece *piece, size_t bytes)
         piece->moved = false;
         map_count_add(1);
     }
-    piece->part_end[piece->parts - 1] = piece->bytes;
+    if (!map_moves_several())
+        piece->part_end[piece->parts - 1] = piece->bytes;
     return true;
 }
 
@@ -63,6 +75,8 @@ bool raw_piece_move_into(const struct raw_piece *from, struct raw_piece *to)
     if (map_moves_several()) {
         map_move_onto(from->address, from->bytes, to->address + to->dirty_bytes);
         to->dirty_bytes += from->bytes;
+        to->parts += from->parts;
+        to->moved = to->dirty_bytes == to->bytes;
         return true;
     }
     bool fills = to->dirty_bytes + from->bytes == to->bytes;
@@ -100,7 +114,11 @@ void raw_piece_copy_into(const struct raw_piece *from, struct raw_piece *to)
 bool raw_piece_is_valid(const struct raw_piece *piece)
 {
     size_t before = 0;
-    if (piece->parts < 1 || piece->parts > PARTS_MOST || piece->dirty_bytes > piece->bytes)
+    if (piece->parts < 1 || piece->dirty_bytes > piece->bytes)
+        return false;
+    if (map_moves_several())
+        return true;
+    if (piece->parts > PARTS_MOST)
         return false;
     for (uint32_t part = 0; part < piece->parts; before = piece->part_end[part], part++)
         if (piece->part_end[part] <= before)

@@ -8,10 +8,10 @@
  * A part lies in one mapping of the kernel. That matters because before Linux 6.17 mremap(2) moves pages of one mapping
  * only, and fails after it has unmapped the target: so no call is made that could fail for that reason. Pages that were
  * moved do not merge with their new neighbours, so a piece put together from others has several parts. Where the kernel
- * moves several mappings at once (map_moves_several), all of a piece counts as one part.
+ * moves several mappings at once (map_moves_several), only their number is kept, as an estimate.
  *
- * Equations: 1 <= parts <= PARTS_MOST; 0 < part_end[0] < … < part_end[parts - 1] == bytes; dirty_bytes <= bytes.
- * The sum of all parts is map_count() (os/map), an upper bound of the kernel's mappings.
+ * Equations: 1 <= parts; dirty_bytes <= bytes; and, where part_end is kept, parts <= PARTS_MOST and
+ * 0 < part_end[0] < … < part_end[parts - 1] == bytes. The sum of all parts is what this room adds to map_count() (os/map).
  *
  * No state of its own; a piece belongs to its holder.
  */

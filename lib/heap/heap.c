@@ -81,49 +81,6 @@ COLD __attribute__((noreturn)) static void fatal_damaged(const struct pool *pool
                 pool->block_bytes, "class");
 }
 
-/* A queued pool holds nothing any more. */
-static void became_empty(struct heap *heap, struct pool *pool)
-{
-    queue_remove(heap, pool);
-    if (heap->empty_slots + pool->slots > heap_may_keep_slots(heap)) {
-        close_pool(heap, pool);
-        return;
-    }
-    heap->empty_slots += pool->slots;
-    queue_insert_after(heap, heap->bins[pool->class].last, pool);
-    tick_soon(heap);
-}
-
-void heap_blocks_came_back(struct heap *heap, struct pool *pool, uint32_t blocks)
-{
-    uint32_t used = pool_used(pool);
-    if (UNLIKELY(blocks > used))
-        fatal_damaged(pool);
-    used -= blocks;
-    switch (pool_state(pool)) {
-    case POOL_NONE:
-        fatal_damaged(pool);
-    case POOL_CURRENT:
-        owned_write(&pool->count, used + 1);
-        return;
-    case POOL_FULL:
-        queue_append(heap, pool);
-        break;
-    case POOL_QUEUED:
-        break;
-    }
-    owned_write(&pool->count, used);
-    if (used == 0)
-        became_empty(heap, pool);
-}
-
-void heap_pool_event(struct pool *pool)
-{
-    /* The block just freed is on the list; count is 0. As if it had not been counted yet: */
-    owned_write(&pool->count, 1);
-    heap_blocks_came_back(pool->heap, pool, 1);
-}
-
 /* The pool that the class takes from goes where it belongs: it is full, or empty, or waits in the queue. */
 static void retire_own(struct heap *heap, uint32_t class)
 {
@@ -155,6 +112,66 @@ static void make_own(struct heap *heap, struct pool *pool)
     owned_write(&pool->count, pool_used(pool) + 1);
     pool_set_state(pool, POOL_CURRENT);
     heap->bins[pool->class].own = pool;
+}
+
+/* A block of a full pool came back while the class has nothing at hand: malloc takes from this pool next. */
+static bool replace_exhausted(struct heap *heap, struct pool *pool, uint32_t used)
+{
+    struct bin *bin = &heap->bins[pool->class];
+    if (bin->current != bin->own || bin->own->free != &pool_end || bin->first != NULL ||
+        (bin->own != &pool_none && pool_carved(bin->own) < bin->own->capacity))
+        return false;
+    retire_own(heap, pool->class);
+    owned_write(&pool->count, used);
+    pool_set_state(pool, POOL_QUEUED);
+    make_own(heap, pool);
+    point_to(heap, pool->class, pool);
+    return true;
+}
+
+/* A queued pool holds nothing any more. */
+static void became_empty(struct heap *heap, struct pool *pool)
+{
+    queue_remove(heap, pool);
+    if (heap->empty_slots + pool->slots > heap_may_keep_slots(heap)) {
+        close_pool(heap, pool);
+        return;
+    }
+    heap->empty_slots += pool->slots;
+    queue_insert_after(heap, heap->bins[pool->class].last, pool);
+    tick_soon(heap);
+}
+
+void heap_blocks_came_back(struct heap *heap, struct pool *pool, uint32_t blocks)
+{
+    uint32_t used = pool_used(pool);
+    if (UNLIKELY(blocks > used))
+        fatal_damaged(pool);
+    used -= blocks;
+    switch (pool_state(pool)) {
+    case POOL_NONE:
+        fatal_damaged(pool);
+    case POOL_CURRENT:
+        owned_write(&pool->count, used + 1);
+        return;
+    case POOL_FULL:
+        if (used > 0 && replace_exhausted(heap, pool, used))
+            return;
+        queue_append(heap, pool);
+        break;
+    case POOL_QUEUED:
+        break;
+    }
+    owned_write(&pool->count, used);
+    if (used == 0)
+        became_empty(heap, pool);
+}
+
+void heap_pool_event(struct pool *pool)
+{
+    /* The block just freed is on the list; count is 0. As if it had not been counted yet: */
+    owned_write(&pool->count, 1);
+    heap_blocks_came_back(pool->heap, pool, 1);
 }
 
 /* ---- refill ---- */

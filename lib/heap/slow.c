@@ -15,7 +15,7 @@ static void *take(struct heap *heap, uint32_t class)
 
 void heap_spend(struct heap *heap, size_t bytes)
 {
-    heap->budget_bytes -= (int64_t)(bytes / 16);
+    heap->budget_bytes -= (int64_t)(bytes / 64);
     if (heap->budget_bytes < 0)
         tick_heartbeat(heap);
 }

@@ -62,10 +62,8 @@ static struct heap *begin(void)
     return heap;
 }
 
-struct heap *thread_heap(void)
+struct heap *thread_begin(void)
 {
-    if (LIKELY(heap_self != &heap_none))
-        return heap_self;
     return thread_state == THREAD_NEW ? begin() : NULL;
 }
 

@@ -17,8 +17,14 @@
 
 #include "heap/heap.h"
 
-/* The heap of the calling thread, made or taken from the parked ones if it has none yet. NULL for a late thread. */
-struct heap *thread_heap(void);
+/* A heap for a thread that has none: made, or taken from the parked ones. NULL for a late thread. */
+COLD struct heap *thread_begin(void);
+
+/* The heap of the calling thread, which it gets now if it has none yet. NULL for a late thread. */
+static inline struct heap *thread_heap(void)
+{
+    return LIKELY(heap_self != &heap_none) ? heap_self : thread_begin();
+}
 
 /* For a late thread: the late heap, locked, and its end. NULL without memory (then nothing is locked). */
 struct heap *thread_late_heap(void);

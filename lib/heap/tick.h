@@ -15,6 +15,7 @@
 #include "heap/heap.h"
 
 #define TICK_BUDGET_LEAST_BYTES 512
+#define TICK_BUDGET_SOON_BYTES  4096
 #define TICK_BUDGET_MOST_BYTES  ((int64_t)64 << 10)
 
 /* The budget is used up. Running thread, slow path. */
@@ -23,9 +24,8 @@ void tick_heartbeat(struct heap *heap);
 /* There may be something to purge before long: shortens the budget. */
 static inline void tick_soon(struct heap *heap)
 {
-    heap->budget_full_bytes = TICK_BUDGET_LEAST_BYTES;
-    if (heap->budget_bytes > TICK_BUDGET_LEAST_BYTES)
-        heap->budget_bytes = TICK_BUDGET_LEAST_BYTES;
+    if (heap->budget_bytes > TICK_BUDGET_SOON_BYTES)
+        heap->budget_bytes = TICK_BUDGET_SOON_BYTES;
 }
 
 /* Sets the one duty of the layers above (raw). Never blocks, may be called by any thread. */

@@ -10,7 +10,7 @@
  *   who writes                     | field
  *   -------------------------------|------------------------------------------------------------
  *   the holder of the slot         | descriptors[slot], slot_map[slot], its bit in dirty
- *   any thread                     | free, publishing, bucket (arena_list)
+ *   any thread                     | free, publishing, bucket, released_ms (arena_list)
  *   the housekeeper                | aged, next_retired
  *   fixed once the arena is listed | number
  *
@@ -73,6 +73,7 @@ struct arena {
     _Atomic uint64_t dirty[ARENA_WORDS];
     LINE_ALIGNED _Atomic uint32_t publishing;
     _Atomic uint32_t bucket;
+    _Atomic uint64_t released_ms; /* when slots last came back, any thread */
     uint32_t number;
     LINE_ALIGNED uint64_t aged[ARENA_WORDS];
     struct arena *next_retired;

@@ -4,6 +4,7 @@
 #include "base/bits.h"
 #include "base/counters.h"
 #include "base/fatal.h"
+#include "os/clock.h"
 #include "os/map.h"
 #include "os/settings.h"
 
@@ -258,6 +259,7 @@ void arena_list_release(struct reader *reader, const struct span *span)
 {
     reader_enter(reader);
     ledger_add(-(int32_t)bits_count(span->mask), (int32_t)bits_count(span->dirty));
+    atomic_store_explicit(&span->arena->released_ms, clock_now_ms(), memory_order_relaxed);
     arena_release(span);
     publish(span->arena);
     reader_leave(reader);

@@ -125,8 +125,12 @@ static uint32_t purge_held(struct arena *arena, const uint64_t held[ARENA_WORDS]
     return purged;
 }
 
-static uint32_t purge_arena(struct arena *arena, bool aged_only)
+/* What is due: all that is dirty, when nothing has come back for the purge delay; else what the last tick saw dirty. */
+static uint32_t purge_arena(struct arena *arena, bool aged_only, uint64_t now_ms)
 {
+    uint64_t released_ms = atomic_load_explicit(&arena->released_ms, memory_order_relaxed);
+    if (now_ms >= released_ms + settings.purge_delay_ms)
+        aged_only = false;
     uint64_t want[ARENA_WORDS];
     uint64_t any = 0;
     for (uint32_t word = 0; word < ARENA_WORDS; word++) {
@@ -223,7 +227,7 @@ bool housekeeper_revive_one(void)
 /* ---- the tick ---- */
 
 /* Goes round the arenas from where the last round stopped. Returns whether it came round. */
-static bool purge_round(bool aged_only, uint32_t slots_most, size_t empty_kept)
+static bool purge_round(bool aged_only, uint64_t now_ms, uint32_t slots_most, size_t empty_kept)
 {
     uint32_t purged = 0;
     size_t empty = 0;
@@ -235,7 +239,7 @@ static bool purge_round(bool aged_only, uint32_t slots_most, size_t empty_kept)
         struct arena *arena = arena_list_get(cursor);
         if (arena == NULL)
             continue;
-        purged += purge_arena(arena, aged_only);
+        purged += purge_arena(arena, aged_only, now_ms);
         if (is_all_free(arena) && is_clean(arena) && ++empty > empty_kept)
             retire_arena(arena);
     }
@@ -248,7 +252,7 @@ void housekeeper_tick(uint64_t now_ms)
     uint64_t due = atomic_load_explicit(&next_tick_ms, memory_order_relaxed);
     if ((now_ms < due && !urgent) || pthread_mutex_trylock(&housekeeping) != 0)
         return;
-    bool done = purge_round(!urgent && settings.purge_delay_ms > 0, TICK_SLOTS_MOST, EMPTY_ARENAS_KEPT);
+    bool done = purge_round(!urgent && settings.purge_delay_ms > 0, now_ms, TICK_SLOTS_MOST, EMPTY_ARENAS_KEPT);
     step_grace();
     /* A round cut short goes on soon: ages stay as they are for the arenas it did not reach. */
     atomic_store_explicit(&next_tick_ms, now_ms + (done ? housekeeper_interval_ms() : 1), memory_order_relaxed);
@@ -260,7 +264,7 @@ size_t housekeeper_trim(size_t keep_bytes)
     pthread_mutex_lock(&housekeeping);
     uint64_t before = total_read(&purged_bytes);
     size_t keep_arenas = keep_bytes / ARENA_BYTES;
-    purge_round(false, UINT32_MAX, keep_arenas);
+    purge_round(false, 0, UINT32_MAX, keep_arenas);
     if ((retired != NULL || in_grace != NULL) && rcu_wait()) {
         unmap_in_grace();
         in_grace = retired;

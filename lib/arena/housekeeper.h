@@ -3,7 +3,7 @@
  * There is no thread for it. A thread on a slow path now and then calls housekeeper_tick; whoever gets the lock
  * does a bounded piece of work, everybody else goes on at once.
  *
- *   slot freed ──► dirty ──(two ticks seen dirty)──► purged ──► all slots clean ──► arena retired
+ *   slot freed ──► dirty ──(dirty at two ticks, or its arena at rest)──► purged ──► all slots clean ──► arena retired
  *                                                                                    │ header and addresses wait
  *                                         revived when a new arena is wanted  ◄──────┤
  *                                                                                    ▼

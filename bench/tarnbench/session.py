@@ -1,0 +1,196 @@
+"""Carrying out a comparison: checks first, then rounds in which the allocators take turns on every row.
+
+In a round each row is run under every allocator, one after the other, and the one that begins changes from row to row
+and from round to round: what else goes on in the machine meets all of them alike.
+"""
+import collections
+import sys
+import time
+
+from .allocators import GLIBC
+from .measure import Failure, Timeout
+
+LINE_EVERY_S = 15  # where the output is not a terminal
+LEAST_DONE = 0.25  # of a round, before the time left is guessed
+OVERTIME = 1.15  # times the budget; a round that takes longer than those before it is cut short here
+MOST_TIMEOUTS = 3  # then an allocator is left out, or one that hangs would hold up all the others for an hour
+
+
+class Progress:
+    """One line that is kept up to date on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, stream):
+        self.stream = stream
+        self.live = stream.isatty()
+        self.last = time.monotonic()
+        self.width = 0
+
+    def show(self, text, now=False):
+        moment = time.monotonic()
+        if self.live:
+            self.stream.write("\r" + text.ljust(self.width))
+            self.width = len(text)
+        elif now or moment - self.last >= LINE_EVERY_S:
+            self.stream.write(text + "\n")
+            self.last = moment
+        self.stream.flush()
+
+    def clear(self):
+        if self.live and self.width:
+            self.stream.write("\r" + " " * self.width + "\r")
+            self.stream.flush()
+            self.width = 0
+
+
+class Session:
+    """The samples of a comparison as they come in: samples[row name][allocator name] is a list."""
+
+    def __init__(self, rows, allocators, glibc, rounds, budget_s):
+        self.rows = rows
+        self.allocators = allocators
+        self.glibc = glibc
+        self.rounds = rounds
+        self.budget_s = budget_s
+        self.samples = {row.name: {allocator.name: [] for allocator in self.columns(row)} for row in rows}
+        self.failures = {}  # (row name, allocator name) → what went wrong
+        self.timeouts = collections.Counter()  # allocator name → rows that did not end in time
+        self.rounds_done = 0
+        self.interrupted = False
+        self.cut_short = False
+        self.started = time.monotonic()
+        self.progress = Progress(sys.stderr)
+
+    def columns(self, row):
+        return self.allocators + row.extra_allocators(self.glibc)
+
+    def elapsed(self):
+        return time.monotonic() - self.started
+
+    def fail(self, row, allocator, failure):
+        self.failures.setdefault((row.name, allocator.name), str(failure))
+        if isinstance(failure, Timeout):
+            self.timeouts[allocator.name] += 1
+
+    def can_run(self, row, allocator):
+        if self.timeouts[allocator.name] >= MOST_TIMEOUTS:
+            self.failures.setdefault((row.name, allocator.name), "not tried: other rows did not end in time")
+        return (row.name, allocator.name) not in self.failures
+
+    def run(self):
+        try:
+            self.check_allocators()
+            while self.rounds_done < self.rounds and (self.rounds_done == 0 or self.another_round_fits()):
+                self.one_round()
+                if self.cut_short:
+                    break
+                self.rounds_done += 1
+            self.compare_outputs()
+        except KeyboardInterrupt:
+            self.interrupted = True
+        self.progress.clear()
+
+    def check_allocators(self):
+        """Which object provides malloc to each program, before time is spent on it."""
+        for row in self.rows:
+            for allocator in self.columns(row):
+                self.progress.show(f"checking {row.name} with {allocator.name}")
+                try:
+                    row.check(allocator)
+                except Failure as failure:
+                    self.fail(row, allocator, failure)
+
+    def another_round_fits(self):
+        return self.budget_s is None or self.elapsed() * (1 + 1 / self.rounds_done) <= self.budget_s
+
+    def is_overdue(self):
+        return self.rounds_done > 0 and self.budget_s is not None and self.elapsed() > OVERTIME * self.budget_s
+
+    def one_round(self):
+        rows = [row for row in self.rows if row.timed]
+        plan = []
+        for index, row in enumerate(rows):
+            columns = self.columns(row)
+            first = (index + self.rounds_done) % len(columns)
+            plan += [(row, allocator) for allocator in columns[first:] + columns[:first]]
+        last_row = None
+        for done, (row, allocator) in enumerate(plan):
+            if row is not last_row and self.is_overdue():
+                self.cut_short = True
+                return
+            last_row = row
+            self.show_progress(done, len(plan), row, allocator)
+            self.one_sample(row, allocator)
+        self.untimed_samples()
+        if not self.progress.live:
+            self.progress.show(f"round {self.rounds_done + 1} done after {self.elapsed():.0f} s", now=True)
+
+    def one_sample(self, row, allocator):
+        if not self.can_run(row, allocator):
+            return
+        try:
+            self.samples[row.name][allocator.name].append(row.measure(allocator))
+        except Failure as failure:
+            self.fail(row, allocator, failure)
+
+    def untimed_samples(self):
+        """The rows that compare memory, not time: once, and under all allocators side by side."""
+        for row in self.rows:
+            if row.timed or self.rounds_done:
+                continue
+            self.progress.show(f"{row.name} with all allocators")
+            begun = []
+            try:
+                for allocator in self.columns(row):
+                    if self.can_run(row, allocator):
+                        begun.append((allocator, row.start(allocator)))
+                for allocator, run in begun:
+                    try:
+                        self.samples[row.name][allocator.name].append(row.finish(run, allocator))
+                    except Failure as failure:
+                        self.fail(row, allocator, failure)
+            finally:
+                for _, run in begun:
+                    run.close()
+
+    def seconds_left(self, part):
+        """From the rounds and the `part` of a round that are done; None as long as that is too little to go by."""
+        done = self.rounds_done + part
+        if done < LEAST_DONE:
+            return None
+        per_round = self.elapsed() / done
+        rounds = self.rounds
+        if self.budget_s is not None:
+            rounds = min(rounds, max(self.rounds_done + 1, int(self.budget_s / per_round)))
+        return max(0.0, per_round * (rounds - done))
+
+    def show_progress(self, done, count, row, allocator):
+        left = self.seconds_left(done / count)
+        text = "" if left is None else f", about {left:.0f} s left"
+        self.progress.show(f"round {self.rounds_done + 1} of at most {self.rounds}, {done}/{count}{text}: "
+                           f"{row.name} with {allocator.name}")
+
+    def compare_outputs(self):
+        """What a program printed must be what it printed under glibc."""
+        for row in self.rows:
+            if not row.compared_output:
+                continue
+            samples = self.samples[row.name]
+            expected = samples.get(GLIBC) or self.run_under_glibc(row)
+            if not expected:
+                self.failures.setdefault((row.name, GLIBC), "no output to compare with")
+                continue
+            for name, given in samples.items():
+                wrong = [sample.output for sample in given if sample.output != expected[0].output]
+                if wrong:
+                    given_text, right_text = (" ".join(text.split()) for text in (wrong[0], expected[0].output))
+                    self.failures[row.name, name] = f"its output «{given_text}» is not that under glibc, «{right_text}»"
+
+    def run_under_glibc(self, row):
+        if not any(self.samples[row.name].values()) or (row.name, GLIBC) in self.failures:
+            return []
+        try:
+            row.check(self.glibc)
+            return [row.measure(self.glibc)]
+        except Failure as failure:
+            self.fail(row, self.glibc, failure)
+            return []

@@ -1,7 +1,6 @@
 /* The process as a whole: its start, its forks, its end, and memory given back on request.
  *
- * Malloc works before any of this has run. Lock order at fork: late heap, raw, housekeeper, liburcu
- * (docs/concurrency.md).
+ * Malloc works before any of this has run. Lock order at fork: late heap, raw, housekeeper (docs/concurrency.md).
  */
 #include "api/report.h"
 
@@ -12,6 +11,8 @@
 #include "heap/slot_cache.h"
 #include "heap/thread.h"
 #include "heap/tick.h"
+#include "os/lock.h"
+#include "os/map.h"
 #include "os/settings.h"
 #include "raw/raw.h"
 #include "tarn/tarn.h"
@@ -23,15 +24,20 @@ static void before_fork(void)
     thread_before_fork();
     raw_before_fork();
     housekeeper_before_fork();
-    rcu_before_fork();
+    lock_forking = true;
+}
+
+static void unlock_all(void)
+{
+    lock_forking = false;
+    housekeeper_after_fork();
+    raw_after_fork();
+    thread_after_fork();
 }
 
 static void after_fork_parent(void)
 {
-    rcu_after_fork_parent();
-    housekeeper_after_fork();
-    raw_after_fork();
-    thread_after_fork();
+    unlock_all();
 }
 
 /* Heaps that other threads were running stay as they are: nobody runs them here, others may post to them. */
@@ -39,9 +45,8 @@ static void after_fork_child(void)
 {
     rcu_after_fork_child(&heap_self->own_reader);
     arena_list_after_fork_child();
-    housekeeper_after_fork();
-    raw_after_fork();
-    thread_after_fork();
+    housekeeper_after_fork_child();
+    unlock_all();
 }
 
 static bool drop_caches(void)
@@ -53,6 +58,7 @@ __attribute__((constructor(101))) static void start(void)
 {
     settings_read();
     thread_initialise();
+    map_moves_several(); /* asks the kernel, while there is one thread */
     slot_cache_last_resort = drop_caches;
     pthread_atfork(before_fork, after_fork_parent, after_fork_child);
     if (settings.statistics_at_exit)

@@ -329,6 +329,16 @@ void arena_list_unmap(struct arena *arena)
     give_number(number);
 }
 
+void arena_list_forget_publisher(struct arena *arena)
+{
+    if (atomic_load(&arena->publishing) == PUBLISHING_NOBODY)
+        return;
+    for (uint32_t bucket = 0; bucket < SUMMARY_BUCKETS; bucket++)
+        summary_remove(&summary, bucket, arena->number);
+    atomic_store(&arena->bucket, BUCKET_NONE);
+    atomic_store(&arena->publishing, PUBLISHING_NOBODY);
+}
+
 /* Threads that were publishing, or inside the summary, are gone: what they left half done is made whole. A header
  * is written only where it must be, since a write copies its page. */
 void arena_list_after_fork_child(void)
@@ -337,12 +347,7 @@ void arena_list_after_fork_child(void)
         struct arena *arena = arena_list_get(number);
         if (arena == NULL)
             continue;
-        if (atomic_load(&arena->publishing) != PUBLISHING_NOBODY) {
-            for (uint32_t bucket = 0; bucket < SUMMARY_BUCKETS; bucket++)
-                summary_remove(&summary, bucket, number);
-            atomic_store(&arena->bucket, BUCKET_NONE);
-            atomic_store(&arena->publishing, PUBLISHING_NOBODY);
-        }
+        arena_list_forget_publisher(arena);
         publish(arena);
         if (atomic_load(&arena->bucket) != BUCKET_NONE)
             summary_add(&summary, atomic_load(&arena->bucket), number);

@@ -68,6 +68,9 @@ void arena_list_unmap(struct arena *arena);
 /* In the child of a fork, by its only thread: threads that were publishing are gone. */
 void arena_list_after_fork_child(void);
 
+/* The same for one arena that is not listed. */
+void arena_list_forget_publisher(struct arena *arena);
+
 bool arena_list_is_valid(void);
 
 #endif

@@ -4,10 +4,11 @@
 #include "base/bits.h"
 #include "base/counters.h"
 #include "base/fatal.h"
+#include "os/lock.h"
 #include "os/map.h"
 #include "os/settings.h"
 
-#include <pthread.h>
+#include <sched.h>
 
 /* A tick purges at most this much, so that no caller of malloc waits long: 16 MiB take about half a millisecond. */
 #define TICK_SLOTS_MOST 1024U
@@ -16,7 +17,7 @@
  * unmap all the time. Their pages are purged like any others. */
 #define EMPTY_ARENAS_KEPT 1U
 
-static pthread_mutex_t housekeeping = PTHREAD_MUTEX_INITIALIZER;
+static lock housekeeping = LOCK_INITIAL;
 
 /* All below: the holder of `housekeeping` only, but for the atomics, which any thread may read. */
 static _Atomic uint64_t next_tick_ms;
@@ -200,7 +201,8 @@ static void step_grace(void)
 {
     if (in_grace != NULL && grace_has_passed())
         unmap_in_grace();
-    if (in_grace == NULL && retired != NULL && grace_sample()) {
+    if (in_grace == NULL && retired != NULL) {
+        grace_sample();
         in_grace = retired;
         retired = NULL;
         if (grace_has_passed())
@@ -210,7 +212,7 @@ static void step_grace(void)
 
 bool housekeeper_revive_one(void)
 {
-    if (!atomic_load_explicit(&revivable, memory_order_relaxed) || pthread_mutex_trylock(&housekeeping) != 0)
+    if (!atomic_load_explicit(&revivable, memory_order_relaxed) || !lock_try(&housekeeping))
         return false;
     struct arena **from = retired != NULL ? &retired : &in_grace;
     struct arena *arena = *from;
@@ -220,7 +222,7 @@ bool housekeeper_revive_one(void)
         total_add(&revived_arenas, 1);
     }
     atomic_store_explicit(&revivable, retired != NULL || in_grace != NULL, memory_order_relaxed);
-    pthread_mutex_unlock(&housekeeping);
+    lock_release(&housekeeping);
     return arena != NULL;
 }
 
@@ -250,38 +252,55 @@ void housekeeper_tick(uint64_t now_ms)
 {
     bool urgent = housekeeper_is_urgent();
     uint64_t due = atomic_load_explicit(&next_tick_ms, memory_order_relaxed);
-    if ((now_ms < due && !urgent) || pthread_mutex_trylock(&housekeeping) != 0)
+    if ((now_ms < due && !urgent) || !lock_try(&housekeeping))
         return;
     bool done = purge_round(!urgent && settings.purge_delay_ms > 0, now_ms, TICK_SLOTS_MOST, EMPTY_ARENAS_KEPT);
     step_grace();
     /* A round cut short goes on soon: ages stay as they are for the arenas it did not reach. */
     atomic_store_explicit(&next_tick_ms, now_ms + (done ? housekeeper_interval_ms() : 1), memory_order_relaxed);
-    pthread_mutex_unlock(&housekeeping);
+    lock_release(&housekeeping);
+}
+
+/* Sections of claims are short: a few rounds, but no waiting for a thread that was stopped inside one. */
+static void hurry_grace(void)
+{
+    for (int round = 0; round < 100 && (retired != NULL || in_grace != NULL); round++) {
+        step_grace();
+        sched_yield();
+    }
 }
 
 size_t housekeeper_trim(size_t keep_bytes)
 {
-    pthread_mutex_lock(&housekeeping);
+    lock_acquire(&housekeeping);
     uint64_t before = total_read(&purged_bytes);
-    size_t keep_arenas = keep_bytes / ARENA_BYTES;
-    purge_round(false, 0, UINT32_MAX, keep_arenas);
-    if ((retired != NULL || in_grace != NULL) && rcu_wait()) {
-        unmap_in_grace();
-        in_grace = retired;
-        retired = NULL;
-        unmap_in_grace();
-    }
+    purge_round(false, 0, UINT32_MAX, keep_bytes / ARENA_BYTES);
     size_t released = (size_t)(total_read(&purged_bytes) - before);
-    pthread_mutex_unlock(&housekeeping);
+    bool waiting = retired != NULL || in_grace != NULL;
+    lock_release(&housekeeping);
+    if (waiting) {
+        walk_wait();
+        lock_acquire(&housekeeping);
+        hurry_grace();
+        lock_release(&housekeeping);
+    }
     return released;
 }
 
 void housekeeper_before_fork(void)
 {
-    pthread_mutex_lock(&housekeeping);
+    lock_acquire(&housekeeping);
 }
 
 void housekeeper_after_fork(void)
 {
-    pthread_mutex_unlock(&housekeeping);
+    lock_release(&housekeeping);
+}
+
+void housekeeper_after_fork_child(void)
+{
+    for (struct arena *arena = retired; arena != NULL; arena = arena->next_retired)
+        arena_list_forget_publisher(arena);
+    for (struct arena *arena = in_grace; arena != NULL; arena = arena->next_retired)
+        arena_list_forget_publisher(arena);
 }

@@ -54,5 +54,7 @@ struct housekeeper_totals housekeeper_totals(void);
 
 void housekeeper_before_fork(void);
 void housekeeper_after_fork(void);
+/* In the child, with the lock still held. */
+void housekeeper_after_fork_child(void);
 
 #endif

@@ -122,10 +122,6 @@ struct heap *park_take(void)
 {
     uint32_t number = claim_next(0);
     struct heap *heap = number < HEAP_COUNT_MOST ? park_heap(number) : new_heap();
-    if (heap != NULL) {
-        heap->reader = &heap->own_reader;
-        reader_begin_thread(&heap->own_reader);
-    }
     return heap;
 }
 

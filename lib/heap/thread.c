@@ -2,6 +2,7 @@
 
 #include "base/fatal.h"
 #include "heap/park.h"
+#include "os/lock.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -15,7 +16,7 @@ static THREAD_LOCAL enum thread_state thread_state;
 static pthread_key_t key;
 static _Atomic int key_state;
 
-static pthread_mutex_t late_lock = PTHREAD_MUTEX_INITIALIZER;
+static lock late_lock = LOCK_INITIAL;
 static struct heap *late_heap; /* under late_lock */
 
 /* The thread-specific destructor: the last moment at which the heap is whole and the thread still runs. */
@@ -69,28 +70,25 @@ struct heap *thread_begin(void)
 
 struct heap *thread_late_heap(void)
 {
-    pthread_mutex_lock(&late_lock);
-    if (late_heap == NULL) {
-        late_heap = park_take();
-        if (late_heap != NULL)
-            late_heap->own_reader.registering = true; /* serves many threads: never registered with liburcu */
-    }
+    lock_acquire(&late_lock);
     if (late_heap == NULL)
-        pthread_mutex_unlock(&late_lock);
+        late_heap = park_take();
+    if (late_heap == NULL)
+        lock_release(&late_lock);
     return late_heap;
 }
 
 void thread_late_done(void)
 {
-    pthread_mutex_unlock(&late_lock);
+    lock_release(&late_lock);
 }
 
 void thread_before_fork(void)
 {
-    pthread_mutex_lock(&late_lock);
+    lock_acquire(&late_lock);
 }
 
 void thread_after_fork(void)
 {
-    pthread_mutex_unlock(&late_lock);
+    lock_release(&late_lock);
 }

@@ -46,12 +46,16 @@ static void add_arena(struct statistics *statistics, struct arena *arena)
         add_slot(statistics, arena, slot);
 }
 
+/* The walk begins before the late heap's lock is taken: it may allocate. */
 static void add_arenas(struct statistics *statistics)
 {
+    walk_begin();
     struct heap *own = thread_heap();
     struct heap *heap = own != NULL ? own : thread_late_heap();
-    if (heap == NULL)
+    if (heap == NULL) {
+        walk_end();
         return;
+    }
     reader_enter(heap->reader);
     for (uint32_t number = 0; number < arena_list_bound(); number++) {
         struct arena *arena = arena_list_get(number);
@@ -61,6 +65,7 @@ static void add_arenas(struct statistics *statistics)
     reader_leave(heap->reader);
     if (own == NULL)
         thread_late_done();
+    walk_end();
 }
 
 void statistics_collect(struct statistics *statistics)

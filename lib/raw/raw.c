@@ -2,14 +2,13 @@
 
 #include "arena/address_index.h"
 #include "base/bits.h"
-#include "base/fatal.h"
 #include "heap/tick.h"
 #include "os/clock.h"
+#include "os/lock.h"
 #include "os/map.h"
 #include "os/settings.h"
 #include "raw/raw_cache.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 
 #define RECORD_CHUNK_BYTES ((size_t)64 << 10)
@@ -26,7 +25,7 @@ struct record {
     struct record *next_free;
 };
 
-static pthread_mutex_t raw_lock = PTHREAD_MUTEX_INITIALIZER;
+static lock raw_lock = LOCK_INITIAL;
 static struct record *free_records; /* under raw_lock */
 static _Atomic size_t live_bytes;
 static _Atomic size_t live_blocks;
@@ -123,10 +122,10 @@ static void keep_piece(const struct raw_piece *piece)
     bool evicted = piece->bytes <= cache_bytes_most();
     while (!kept && evicted) {
         struct raw_piece oldest;
-        pthread_mutex_lock(&raw_lock);
+        lock_acquire(&raw_lock);
         kept = put(piece, now_ms);
         evicted = !kept && raw_cache_take_older(UINT64_MAX, &oldest);
-        pthread_mutex_unlock(&raw_lock);
+        lock_release(&raw_lock);
         if (evicted)
             raw_piece_unmap(&oldest);
     }
@@ -147,9 +146,9 @@ static void keep_tail(struct raw_piece *piece, size_t bytes)
 
 static bool take_whole(size_t bytes, size_t alignment, struct raw_piece *piece)
 {
-    pthread_mutex_lock(&raw_lock);
+    lock_acquire(&raw_lock);
     bool taken = raw_cache_take_whole(bytes, alignment, piece);
-    pthread_mutex_unlock(&raw_lock);
+    lock_release(&raw_lock);
     if (taken)
         keep_tail(piece, bytes);
     return taken;
@@ -157,9 +156,9 @@ static bool take_whole(size_t bytes, size_t alignment, struct raw_piece *piece)
 
 static bool take_part(size_t bytes, size_t least_bytes, size_t alignment, struct raw_piece *piece)
 {
-    pthread_mutex_lock(&raw_lock);
+    lock_acquire(&raw_lock);
     bool taken = raw_cache_take_part(bytes, least_bytes, alignment, piece);
-    pthread_mutex_unlock(&raw_lock);
+    lock_release(&raw_lock);
     return taken;
 }
 
@@ -193,10 +192,15 @@ static bool grow_piece(struct raw_piece *piece, size_t bytes, size_t end_bytes)
         struct raw_piece longer;
         if (!map_fresh(bytes, GRANULE_BYTES, &longer))
             return false;
+        if (!address_index_set(longer.address, ADDRESS_NOTHING)) { /* no memory to enter it later */
+            raw_piece_unmap(&longer);
+            return false;
+        }
         if (!raw_piece_move_into(piece, &longer))
             raw_piece_copy_into(piece, &longer);
         *piece = longer;
     }
+    advise(piece); /* what is new must be like what is old, or the kernel keeps them apart */
     fill_from_cache(piece, end_bytes);
     return true;
 }
@@ -234,18 +238,18 @@ static void count_live(size_t bytes, size_t blocks)
 
 static struct record *new_record(const struct raw_piece *piece)
 {
-    pthread_mutex_lock(&raw_lock);
+    lock_acquire(&raw_lock);
     struct record *record = take_record();
-    pthread_mutex_unlock(&raw_lock);
+    lock_release(&raw_lock);
     if (record == NULL)
         return NULL;
     record->piece = *piece;
     record->piece.dirty_bytes = piece->bytes; /* the program may write all of it */
     if (address_index_set(piece->address, (uintptr_t)record))
         return record;
-    pthread_mutex_lock(&raw_lock);
+    lock_acquire(&raw_lock);
     give_record(record);
-    pthread_mutex_unlock(&raw_lock);
+    lock_release(&raw_lock);
     return NULL;
 }
 
@@ -276,9 +280,9 @@ bool raw_free(void *pointer)
         return false;
     count_live(-record->piece.bytes, (size_t)-1);
     struct raw_piece piece = record->piece;
-    pthread_mutex_lock(&raw_lock);
+    lock_acquire(&raw_lock);
     give_record(record);
-    pthread_mutex_unlock(&raw_lock);
+    lock_release(&raw_lock);
     keep_piece(&piece);
     return true;
 }
@@ -298,64 +302,64 @@ void *raw_realloc(void *pointer, size_t bytes)
     record->piece.dirty_bytes = record->piece.bytes;
     count_live(record->piece.bytes - old_bytes, 0);
     void *address = record->piece.address;
-    if (!address_index_set(address, (uintptr_t)record))
-        fatal_pointer("no memory to enter the moved block", address);
+    address_index_set(address, (uintptr_t)record); /* its leaf exists: grow_piece has seen to it */
     return resized ? address : NULL;
 }
 
 /* ---- giving back ---- */
 
-static bool take_older(uint64_t then_ms, struct raw_piece *piece)
+/* Under raw_lock, which it lets go. */
+static bool take_older_and_unlock(uint64_t then_ms, struct raw_piece *piece)
 {
-    pthread_mutex_lock(&raw_lock);
     bool taken = raw_cache_take_older(then_ms, piece);
     atomic_store_explicit(&oldest_cached_ms, raw_cache_count() > 0 ? then_ms + 1 : 0, memory_order_relaxed);
-    pthread_mutex_unlock(&raw_lock);
+    lock_release(&raw_lock);
     return taken;
 }
 
-static size_t drop_older(uint64_t then_ms)
-{
-    size_t bytes = 0;
-    struct raw_piece piece;
-    while (take_older(then_ms, &piece)) {
-        raw_piece_unmap(&piece);
-        bytes += piece.bytes;
-    }
-    return bytes;
-}
-
+/* Called from ticks in any thread: if somebody has the lock, the next tick will do. */
 void raw_age(uint64_t now_ms)
 {
     uint64_t oldest = atomic_load_explicit(&oldest_cached_ms, memory_order_relaxed);
-    if (oldest != 0 && now_ms >= oldest + settings.purge_delay_ms)
-        drop_older(now_ms - settings.purge_delay_ms);
+    if (oldest == 0 || now_ms < oldest + settings.purge_delay_ms)
+        return;
+    struct raw_piece piece;
+    while (lock_try(&raw_lock) && take_older_and_unlock(now_ms - settings.purge_delay_ms, &piece))
+        raw_piece_unmap(&piece);
 }
 
 size_t raw_drop_cache(void)
 {
-    return drop_older(UINT64_MAX - 1);
+    size_t bytes = 0;
+    struct raw_piece piece;
+    for (;;) {
+        lock_acquire(&raw_lock);
+        if (!take_older_and_unlock(UINT64_MAX - 1, &piece))
+            return bytes;
+        raw_piece_unmap(&piece);
+        bytes += piece.bytes;
+    }
 }
 
 struct raw_totals raw_totals(void)
 {
-    pthread_mutex_lock(&raw_lock);
+    lock_acquire(&raw_lock);
     struct raw_totals totals = {
         .live_bytes = atomic_load_explicit(&live_bytes, memory_order_relaxed),
         .live_blocks = atomic_load_explicit(&live_blocks, memory_order_relaxed),
         .cached_bytes = raw_cache_bytes(),
         .cached_blocks = raw_cache_count(),
     };
-    pthread_mutex_unlock(&raw_lock);
+    lock_release(&raw_lock);
     return totals;
 }
 
 void raw_before_fork(void)
 {
-    pthread_mutex_lock(&raw_lock);
+    lock_acquire(&raw_lock);
 }
 
 void raw_after_fork(void)
 {
-    pthread_mutex_unlock(&raw_lock);
+    lock_release(&raw_lock);
 }

@@ -1,0 +1,3 @@
+#include "os/lock.h"
+
+THREAD_LOCAL bool lock_forking;

@@ -1,39 +1,19 @@
 #include "api/classify.h"
 
-#include "arena/address_index.h"
 #include "base/fatal.h"
 #include "heap/run.h"
 #include "raw/raw.h"
 
-static struct classified classify_raw(const void *pointer)
+struct classified classify_raw(const void *pointer)
 {
     size_t bytes = raw_bytes(pointer);
     return (struct classified){.kind = bytes > 0 ? KIND_RAW : KIND_INVALID, .bytes = bytes};
 }
 
-static struct classified classify_run(const void *pointer)
+struct classified classify_run(const void *pointer)
 {
     size_t bytes = run_bytes(pointer);
     return (struct classified){.kind = bytes > 0 ? KIND_RUN : KIND_INVALID, .bytes = bytes};
-}
-
-struct classified classify(const void *pointer)
-{
-    struct classified invalid = {.kind = KIND_INVALID};
-    if (((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0)
-        return classify_raw(pointer);
-    if (address_index_get(pointer) != ADDRESS_ARENA || ((uintptr_t)pointer & (BLOCK_ALIGNMENT - 1)) != 0)
-        return invalid;
-    /* acquire: pairs with the release in enter_owner (pool/pool); publishes the pool's fixed fields. */
-    uint64_t word = atomic_load_explicit(&arena_of(pointer)->slot_map[arena_slot_of(pointer)], memory_order_acquire);
-    if (word == 0)
-        return invalid;
-    if (word_is_run(word))
-        return classify_run(pointer);
-    struct pool *pool = pool_of_word(pointer, word);
-    if (!pool_is_block(pool, pointer))
-        return invalid;
-    return (struct classified){KIND_POOL, pool->block_bytes, pool, pool_word_heap(word)};
 }
 
 struct classified classify_live(const void *pointer, const char *call)

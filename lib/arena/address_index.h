@@ -11,7 +11,9 @@
 #ifndef TARN_ARENA_ADDRESS_INDEX_H
 #define TARN_ARENA_ADDRESS_INDEX_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define GRANULE_LOG2  22
@@ -23,8 +25,32 @@
 /* False when there is no memory for a leaf. Clearing an entry that was set never fails. */
 bool address_index_set(const void *address, uintptr_t entry);
 
+#define ADDRESS_BITS       48
+#define ADDRESS_LEAF_LOG2  13
+#define ADDRESS_LEAF_COUNT (1U << ADDRESS_LEAF_LOG2)
+#define ADDRESS_ROOT_COUNT (1U << (ADDRESS_BITS - GRANULE_LOG2 - ADDRESS_LEAF_LOG2))
+
+extern _Atomic(_Atomic uintptr_t *) address_index_root[ADDRESS_ROOT_COUNT];
+
+/* The leaf for a granule number, or NULL. */
+static inline _Atomic uintptr_t *address_index_leaf(uintptr_t granule)
+{
+    uintptr_t number = granule >> ADDRESS_LEAF_LOG2;
+    if (number >= ADDRESS_ROOT_COUNT)
+        return NULL;
+    /* acquire: pairs with the release in make_leaf; the leaf reads as zeroes. */
+    return atomic_load_explicit(&address_index_root[number], memory_order_acquire);
+}
+
 /* The entry of the 4 MiB that hold the address; ADDRESS_NOTHING for any address that was never set. */
-uintptr_t address_index_get(const void *address);
+static inline uintptr_t address_index_get(const void *address)
+{
+    uintptr_t granule = (uintptr_t)address >> GRANULE_LOG2;
+    _Atomic uintptr_t *leaf = address_index_leaf(granule);
+    if (leaf == NULL)
+        return ADDRESS_NOTHING;
+    return atomic_load_explicit(&leaf[granule % ADDRESS_LEAF_COUNT], memory_order_acquire);
+}
 
 /* Takes the entry away if it is still `entry`: of several callers one gets true. */
 bool address_index_take(const void *address, uintptr_t entry);

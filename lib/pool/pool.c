@@ -31,8 +31,10 @@ struct pool *pool_open(const struct span *span, uint32_t class, void *heap)
     pool->free = &pool_end;
     owned_write(&pool->count, 1);
     pool->block_bytes = class_bytes(class);
-    pool->slots = slots;
-    pool->capacity = (uint32_t)(slots * SLOT_BYTES / pool->block_bytes);
+    uint32_t units = pool->block_bytes / BLOCK_ALIGNMENT;
+    pool->reciprocal = ((UINT32_C(1) << POOL_RECIPROCAL_SHIFT) + units - 1) / units;
+    pool->slots = (uint16_t)slots;
+    pool->capacity = (uint16_t)(slots * SLOT_BYTES / pool->block_bytes);
     pool->class = (uint16_t)class;
     pool->first_slot = (uint16_t)slot;
     pool->dirty = (uint32_t)(span->dirty >> slot % WORD_SLOTS);
@@ -81,7 +83,7 @@ static uint32_t carve_end(const struct pool *pool, uint32_t carved)
     size_t begin = (size_t)carved * pool->block_bytes;
     size_t limit = bits_align_up(begin + pool->block_bytes, page);
     uint32_t end = (uint32_t)(limit / pool->block_bytes);
-    return end < pool->capacity ? end : pool->capacity;
+    return end < pool->capacity ? end : (uint32_t)pool->capacity;
 }
 
 bool pool_carve(struct pool *pool)
@@ -118,13 +120,7 @@ uint32_t pool_used(const struct pool *pool)
         used = pool->capacity;
         break;
     }
-    return used <= pool->capacity ? used : pool->capacity; /* read between two writes of the owner */
-}
-
-bool pool_is_block(const struct pool *pool, const void *pointer)
-{
-    size_t offset = (size_t)((const char *)pointer - pool_start(pool));
-    return offset % pool->block_bytes == 0 && offset / pool->block_bytes < pool_carved(pool);
+    return used <= pool->capacity ? used : (uint32_t)pool->capacity; /* read between two writes of the owner */
 }
 
 bool pool_list_has(const struct pool *pool, const struct block *block)

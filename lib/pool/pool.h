@@ -27,6 +27,8 @@
 #include "base/owned.h"
 #include "pool/size_class.h"
 
+#define POOL_RECIPROCAL_SHIFT 31
+
 struct pool;
 
 struct block {
@@ -40,8 +42,9 @@ struct pool {
     struct block *free;
     owned_count count;
     uint32_t block_bytes; /* fixed while the pool lives, as are all below up to `carved` */
-    uint32_t capacity;    /* blocks */
-    uint32_t slots;
+    uint32_t reciprocal;  /* 2^31 / (block_bytes / 16), rounded up: block number without a division */
+    uint16_t capacity;    /* blocks */
+    uint16_t slots;
     void *heap; /* its owner: the heap's identity, also where the slot map has gone by */
     uint16_t class;
     uint16_t first_slot;
@@ -101,6 +104,11 @@ static inline void pool_set_state(struct pool *pool, enum pool_state state)
     atomic_store_explicit(&pool->state, (uint32_t)state, memory_order_relaxed);
 }
 
+static inline uint32_t pool_carved(const struct pool *pool)
+{
+    return atomic_load_explicit(&pool->carved, memory_order_relaxed);
+}
+
 /* Makes a pool of contiguous held slots and enters `heap` as their owner. State CURRENT, nothing carved. */
 struct pool *pool_open(const struct span *span, uint32_t class, void *heap);
 
@@ -113,16 +121,18 @@ void pool_set_owner(struct pool *pool, void *heap);
 /* The list is empty: puts the blocks of the next page onto it, in address order. False when all are carved. */
 bool pool_carve(struct pool *pool);
 
-static inline uint32_t pool_carved(const struct pool *pool)
-{
-    return atomic_load_explicit(&pool->carved, memory_order_relaxed);
-}
-
 /* Blocks in use, from any thread; a snapshot. */
 uint32_t pool_used(const struct pool *pool);
 
-/* Whether the pointer is the start of a block that was carved. */
-bool pool_is_block(const struct pool *pool, const void *pointer);
+/* Whether the pointer, a multiple of 16 in the pool's slots, is the start of a block that was carved. Any thread.
+ * Exact: offsets are below 2^14 and sizes at most 2^11 units of 16 bytes, so rounding the reciprocal up adds less than
+ * 2^14 / 2^31 to a quotient whose fraction is at most 1 - 2^-11. */
+static inline bool pool_is_block(const struct pool *pool, const void *pointer)
+{
+    uint32_t units = (uint32_t)((size_t)((const char *)pointer - pool_start(pool)) / BLOCK_ALIGNMENT);
+    uint32_t number = (uint32_t)((uint64_t)units * pool->reciprocal >> POOL_RECIPROCAL_SHIFT);
+    return number * (pool->block_bytes / BLOCK_ALIGNMENT) == units && number < pool_carved(pool);
+}
 
 /* Whether the block is on the pool's list; the owner only. */
 bool pool_list_has(const struct pool *pool, const struct block *block);

@@ -1,10 +1,11 @@
 /* Size classes: pure functions between a request and the size of the block that serves it.
  *
- *   class  0 … 7    16, 32, … 128                 multiples of 16
- *   class  8 … 71   8 per doubling up to 32 KiB    144, 160, … 256, 288, … 512, 576, …
+ *   class  0 … 7    16, 32, … 128                  multiples of 16
+ *   class  8 … 23   8 per doubling up to 512       144, 160, … 256, 288, … 512
+ *   class 24 … 47   4 per doubling up to 32 KiB    640, 768, 896, 1024, 1280, …
  *
- * Above 128 bytes a block is at most 12.5 % larger than the request. Every size is a multiple of 16, and a power of
- * two that is at most 32 KiB is itself a class.
+ * A block is larger than the request by at most 12.5 % from 128 to 512 bytes, and 25 % above (docs/decisions/0005). Every
+ * size is a multiple of 16, and a power of two that is at most 32 KiB is itself a class.
  */
 #ifndef TARN_POOL_SIZE_CLASS_H
 #define TARN_POOL_SIZE_CLASS_H
@@ -12,10 +13,12 @@
 #include "base/bits.h"
 #include "base/compiler.h"
 
-#define CLASS_COUNT         72U
+#define CLASS_COUNT         48U
 #define CLASS_BYTES_MOST    (UINT64_C(32) << 10)
 #define CLASS_LINEAR_BYTES  128U
 #define CLASS_LINEAR_COUNT  8U
+#define CLASS_FINE_BYTES    512U
+#define CLASS_FINE_COUNT    24U
 #define BLOCK_ALIGNMENT     16U
 
 /* The smallest class for a request of `bytes`, 1 <= bytes <= CLASS_BYTES_MOST. */
@@ -24,7 +27,9 @@ ALWAYS_INLINE uint32_t class_of_size(size_t bytes)
     if (bytes <= CLASS_LINEAR_BYTES)
         return (uint32_t)((bytes - 1) / BLOCK_ALIGNMENT);
     uint32_t log2 = bits_log2(bytes - 1);
-    return (log2 - 7) * 8 + CLASS_LINEAR_COUNT + (uint32_t)((bytes - 1) >> (log2 - 3)) - 8;
+    if (bytes <= CLASS_FINE_BYTES)
+        return (log2 - 7) * 8 + CLASS_LINEAR_COUNT + (uint32_t)((bytes - 1) >> (log2 - 3)) - 8;
+    return (log2 - 9) * 4 + CLASS_FINE_COUNT + (uint32_t)((bytes - 1) >> (log2 - 2)) - 4;
 }
 
 /* Block size of a class, bytes. */
@@ -32,8 +37,12 @@ static inline uint32_t class_bytes(uint32_t class)
 {
     if (class < CLASS_LINEAR_COUNT)
         return (class + 1) * BLOCK_ALIGNMENT;
-    uint32_t step = class - CLASS_LINEAR_COUNT;
-    return (step % 8 + 9) << (step / 8 + 4);
+    if (class < CLASS_FINE_COUNT) {
+        uint32_t step = class - CLASS_LINEAR_COUNT;
+        return (step % 8 + 9) << (step / 8 + 4);
+    }
+    uint32_t step = class - CLASS_FINE_COUNT;
+    return (step % 4 + 5) << (step / 4 + 7);
 }
 
 /* Slots of a pool of this class: 16 KiB of blocks up to 512 bytes, then 64, 128 and 256 KiB. */

@@ -41,6 +41,14 @@ static void *allocate_run(size_t bytes, size_t *dirty_bytes)
     return run;
 }
 
+static void *allocate_raw(size_t bytes, size_t alignment, size_t *dirty_bytes)
+{
+    struct heap *heap = thread_heap();
+    if (heap != NULL)
+        heap_spend(heap, bytes);
+    return raw_malloc(bytes, alignment, dirty_bytes);
+}
+
 /* Above the size classes. */
 static void *allocate_large(size_t bytes, size_t alignment, size_t *dirty_bytes)
 {
@@ -48,7 +56,7 @@ static void *allocate_large(size_t bytes, size_t alignment, size_t *dirty_bytes)
         return fail(ENOMEM);
     void *block = bytes <= settings.raw_threshold_bytes && alignment <= SLOT_BYTES
                       ? allocate_run(bytes, dirty_bytes)
-                      : raw_malloc(bytes, alignment, dirty_bytes);
+                      : allocate_raw(bytes, alignment, dirty_bytes);
     return block != NULL ? block : fail(ENOMEM);
 }
 

@@ -51,7 +51,8 @@ static void after_fork_child(void)
 
 static bool drop_caches(void)
 {
-    return raw_drop_cache() > 0;
+    bool gave_back = raw_drop_cache() > 0;
+    return housekeeper_reclaim() || gave_back;
 }
 
 __attribute__((constructor(101))) static void start(void)

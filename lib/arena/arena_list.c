@@ -75,10 +75,11 @@ static void move_to_bucket(struct arena *arena, uint32_t bucket)
     if (old == bucket)
         return;
     atomic_store_explicit(&arena->bucket, bucket, memory_order_seq_cst);
-    if (old != BUCKET_NONE)
-        summary_remove(&summary, old, arena->number);
+    /* Added before it is removed: in two sets for a moment it is a hint too many, in none it could not be found. */
     if (bucket != BUCKET_NONE)
         summary_add(&summary, bucket, arena->number);
+    if (old != BUCKET_NONE)
+        summary_remove(&summary, old, arena->number);
 }
 
 /* Becomes the arena's publisher, or leaves a note for the one there is. */
@@ -149,23 +150,22 @@ bool arena_list_claim(struct reader *reader, uint32_t slots, uint32_t most, stru
     bool claimed = false;
     reader_enter(reader);
     for (;;) {
-        uint32_t number = summary_find(&summary, buckets);
+        uint32_t bucket;
+        uint32_t number = summary_find(&summary, buckets, &bucket);
         if (number == SUMMARY_NONE)
             break;
         struct arena *arena = arena_list_get(number);
-        if (arena == NULL) { /* retired since; its bit is being taken away: look past it */
-            if ((buckets &= buckets - 1) == 0)
-                break;
-            continue;
+        if (arena != NULL) {
+            claimed = arena_claim(arena, slots, most, span);
+            publish(arena);
         }
-        claimed = arena_claim(arena, slots, most, span);
-        publish(arena);
         if (claimed)
             break;
-        /* Somebody was faster. A hint that stays wrong because its publisher is not running must not hold us up:
-         * look in the next buckets. */
-        if (summary_find(&summary, buckets) == number && (buckets &= buckets - 1) == 0)
-            break;
+        /* Somebody was faster, or the arena has been retired. A hint that stays wrong because its publisher is not
+         * running must not hold us up: look in the other buckets. */
+        uint32_t again;
+        if (summary_find(&summary, 1U << bucket, &again) == number)
+            buckets &= ~(1U << bucket);
     }
     reader_leave(reader);
     if (claimed)

@@ -9,6 +9,7 @@
 #include "os/settings.h"
 
 #include <sched.h>
+#include <string.h>
 
 /* A tick purges at most this much, so that no caller of malloc waits long: 16 MiB take about half a millisecond. */
 #define TICK_SLOTS_MOST 1024U
@@ -21,6 +22,7 @@ static lock housekeeping = LOCK_INITIAL;
 
 /* All below: the holder of `housekeeping` only, but for the atomics, which any thread may read. */
 static _Atomic uint64_t next_tick_ms;
+static _Atomic uint64_t last_round_ms;
 static uint32_t cursor;
 static struct arena *retired;       /* off the list, wait for a grace period to begin */
 static struct arena *in_grace;      /* were retired when the present grace period began */
@@ -114,6 +116,11 @@ static uint32_t purge_held(struct arena *arena, const uint64_t held[ARENA_WORDS]
             slot++;
         uint32_t begin = (first + unit - 1) / unit * unit;
         uint32_t end = slot / unit * unit;
+        if (first < unit) { /* on a page with the header, which stays: cleaned by hand */
+            uint32_t after = slot < unit ? slot : unit;
+            memset(arena_slot_address(arena, first), 0, (size_t)(after - first) * SLOT_BYTES);
+            clear_bits(dirty, first, after);
+        }
         if (begin >= end)
             continue;
         total_add(&purge_calls, 1);
@@ -124,6 +131,19 @@ static uint32_t purge_held(struct arena *arena, const uint64_t held[ARENA_WORDS]
     }
     total_add(&purged_bytes, (uint64_t)purged * SLOT_BYTES);
     return purged;
+}
+
+/* Where a page holds several slots, it is purged when all of them are free: asks for the neighbours too. */
+static void widen_to_pages(uint64_t want[ARENA_WORDS])
+{
+    uint32_t unit = (uint32_t)slots_per_page();
+    if (unit == 1)
+        return;
+    for (uint32_t first = 0; first < ARENA_SLOTS; first += unit) {
+        uint64_t page = bits_ones(unit) << first % WORD_SLOTS;
+        if ((want[first / WORD_SLOTS] & page) != 0)
+            want[first / WORD_SLOTS] |= page;
+    }
 }
 
 /* What is due: all that is dirty, when nothing has come back for the purge delay; else what the last tick saw dirty. */
@@ -142,6 +162,7 @@ static uint32_t purge_arena(struct arena *arena, bool aged_only, uint64_t now_ms
     }
     if (any == 0)
         return 0;
+    widen_to_pages(want);
     uint64_t held[ARENA_WORDS];
     uint64_t dirty[ARENA_WORDS];
     arena_list_hold_free(arena, want, held, dirty);
@@ -252,13 +273,29 @@ void housekeeper_tick(uint64_t now_ms)
 {
     bool urgent = housekeeper_is_urgent();
     uint64_t due = atomic_load_explicit(&next_tick_ms, memory_order_relaxed);
-    if ((now_ms < due && !urgent) || !lock_try(&housekeeping))
+    /* Urgent or not, not twice within a millisecond when the last round came to its end. */
+    if ((now_ms < due && !(urgent && now_ms > atomic_load_explicit(&last_round_ms, memory_order_relaxed))) ||
+        !lock_try(&housekeeping))
         return;
     bool done = purge_round(!urgent && settings.purge_delay_ms > 0, now_ms, TICK_SLOTS_MOST, EMPTY_ARENAS_KEPT);
     step_grace();
+    if (done)
+        atomic_store_explicit(&last_round_ms, now_ms, memory_order_relaxed);
     /* A round cut short goes on soon: ages stay as they are for the arenas it did not reach. */
     atomic_store_explicit(&next_tick_ms, now_ms + (done ? housekeeper_interval_ms() : 1), memory_order_relaxed);
     lock_release(&housekeeping);
+}
+
+bool housekeeper_reclaim(void)
+{
+    if (!lock_try(&housekeeping))
+        return false;
+    uint64_t before = total_read(&purged_bytes) + total_read(&unmapped_arenas);
+    purge_round(false, 0, UINT32_MAX, 0);
+    step_grace();
+    uint64_t after = total_read(&purged_bytes) + total_read(&unmapped_arenas);
+    lock_release(&housekeeping);
+    return after != before;
 }
 
 /* Sections of claims are short: a few rounds, but no waiting for a thread that was stopped inside one. */

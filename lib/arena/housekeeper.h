@@ -39,6 +39,10 @@ bool housekeeper_is_urgent(void);
  * Returns the bytes given back. For malloc_trim. */
 size_t housekeeper_trim(size_t keep_bytes);
 
+/* In need of memory or addresses: purges all dirty free slots and unmaps what empty arenas it can, without blocking. True
+ * when something was given back. Never inside a section. */
+bool housekeeper_reclaim(void);
+
 /* How long a heap may keep empty slots for itself, and the time between two ticks. */
 uint64_t housekeeper_interval_ms(void);
 

@@ -83,13 +83,13 @@ static uint32_t find_in_bucket(struct summary *summary, unsigned bucket)
     }
 }
 
-uint32_t summary_find(struct summary *summary, uint32_t buckets)
+uint32_t summary_find(struct summary *summary, uint32_t buckets, uint32_t *bucket)
 {
     for (; buckets != 0; buckets &= buckets - 1) {
-        unsigned bucket = bits_lowest(buckets);
-        if (atomic_load_explicit(&summary->root[bucket], memory_order_relaxed) == 0)
+        *bucket = bits_lowest(buckets);
+        if (atomic_load_explicit(&summary->root[*bucket], memory_order_relaxed) == 0)
             continue;
-        uint32_t member = find_in_bucket(summary, bucket);
+        uint32_t member = find_in_bucket(summary, *bucket);
         if (member != SUMMARY_NONE)
             return member;
     }

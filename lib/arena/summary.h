@@ -5,7 +5,7 @@
  *   root[b]: bit i ── middle[i][b]: bit j ── leaf[64 i + j][b]: bit k   ⇔   arena 64 (64 i + j) + k is in set b
  *
  * All words are written by any thread. A bit above the leaves says that there may be a member below it. Invariant,
- * when nobody is inside: a word is 0 ⇔ its bit one level up is 0. While writers are inside, a bit above may be
+ * when nobody is inside: a word that is not 0 has its bit one level up set. While writers are inside, a bit above may be
  * missing for a moment (a finder then misses the arena) or left over (a finder finds nothing and takes it away);
  * neither harms, since an answer is a hint which the arena's own bitmap confirms.
  *
@@ -33,7 +33,7 @@ struct summary {
 void summary_add(struct summary *summary, unsigned bucket, uint32_t member);
 void summary_remove(struct summary *summary, unsigned bucket, uint32_t member);
 
-/* The lowest member of the lowest bucket whose bit is set in `buckets`, or SUMMARY_NONE. */
-uint32_t summary_find(struct summary *summary, uint32_t buckets);
+/* The lowest member of the lowest bucket that has one, of those whose bit is set in `buckets`; or SUMMARY_NONE. */
+uint32_t summary_find(struct summary *summary, uint32_t buckets, uint32_t *bucket);
 
 #endif

@@ -26,7 +26,7 @@ static void point_to(struct heap *heap, uint32_t class, struct pool *pool)
 
 static void queue_insert_after(struct heap *heap, struct pool *before, struct pool *pool)
 {
-    struct bin *bin = &heap->bins[pool->class];
+    struct bin *bin = &heap->bins[pool_class(pool)];
     struct pool *after = before != NULL ? before->next : bin->first;
     pool->previous = before;
     pool->next = after;
@@ -44,7 +44,7 @@ static void queue_insert_after(struct heap *heap, struct pool *before, struct po
 /* Behind the others of its kind; those that hold nothing stay last. */
 static void queue_append(struct heap *heap, struct pool *pool)
 {
-    struct pool *before = heap->bins[pool->class].last;
+    struct pool *before = heap->bins[pool_class(pool)].last;
     while (before != NULL && pool_used(before) == 0)
         before = before->previous;
     queue_insert_after(heap, before, pool);
@@ -52,7 +52,7 @@ static void queue_append(struct heap *heap, struct pool *pool)
 
 static void queue_remove(struct heap *heap, struct pool *pool)
 {
-    struct bin *bin = &heap->bins[pool->class];
+    struct bin *bin = &heap->bins[pool_class(pool)];
     if (pool->previous != NULL)
         pool->previous->next = pool->next;
     else
@@ -111,21 +111,21 @@ static void make_own(struct heap *heap, struct pool *pool)
 {
     owned_write(&pool->count, pool_used(pool) + 1);
     pool_set_state(pool, POOL_CURRENT);
-    heap->bins[pool->class].own = pool;
+    heap->bins[pool_class(pool)].own = pool;
 }
 
 /* A block of a full pool came back while the class has nothing at hand: malloc takes from this pool next. */
 static bool replace_exhausted(struct heap *heap, struct pool *pool, uint32_t used)
 {
-    struct bin *bin = &heap->bins[pool->class];
+    struct bin *bin = &heap->bins[pool_class(pool)];
     if (bin->current != bin->own || bin->own->free != &pool_end || bin->first != NULL ||
         (bin->own != &pool_none && pool_carved(bin->own) < bin->own->capacity))
         return false;
-    retire_own(heap, pool->class);
+    retire_own(heap, pool_class(pool));
     owned_write(&pool->count, used);
     pool_set_state(pool, POOL_QUEUED);
     make_own(heap, pool);
-    point_to(heap, pool->class, pool);
+    point_to(heap, pool_class(pool), pool);
     return true;
 }
 
@@ -138,7 +138,7 @@ static void became_empty(struct heap *heap, struct pool *pool)
         return;
     }
     heap->empty_slots += pool->slots;
-    queue_insert_after(heap, heap->bins[pool->class].last, pool);
+    queue_insert_after(heap, heap->bins[pool_class(pool)].last, pool);
     tick_soon(heap);
 }
 
@@ -335,7 +335,7 @@ static bool bin_is_valid(struct heap *heap, uint32_t class)
         return false;
     struct pool *before = NULL;
     for (struct pool *pool = bin->first; pool != NULL; before = pool, pool = pool->next)
-        if (pool->heap != heap || pool->class != class || pool->previous != before ||
+        if (pool->heap != heap || pool_class(pool) != class || pool->previous != before ||
             pool_state(pool) != POOL_QUEUED || !pool_is_valid(pool) ||
             (before != NULL && pool_used(before) == 0 && pool_used(pool) != 0))
             return false;

@@ -191,7 +191,7 @@ static COLD void bound_bytes(struct heap *heap, size_t most)
 
 void mailbox_send(struct heap *heap, struct pool *pool, struct block *block)
 {
-    struct foreign *foreign = &heap->foreign[pool->class];
+    struct foreign *foreign = &heap->foreign[pool_class(pool)];
     counter_add(COUNTER_REMOTE_BLOCK, 1);
     block->canary = (const struct pool *)foreign;
     block->next = foreign->free;

@@ -1,5 +1,6 @@
 #include "heap/park.h"
 
+#include "arena/housekeeper.h"
 #include "base/bits.h"
 #include "base/counters.h"
 #include "base/fatal.h"
@@ -19,6 +20,7 @@ static char *_Atomic chunks[CHUNKS];
 static _Atomic uint32_t heap_count;
 static _Atomic uint64_t parked[PARKED_WORDS];
 static _Atomic uint32_t harvest_cursor;
+static _Atomic uint64_t tended_ms;
 
 uint32_t park_bound(void)
 {
@@ -157,8 +159,14 @@ static bool wants_settling(struct heap *heap)
     return state == PARKED_A_WHILE || (state == PARKED_SETTLED && mailbox_is_waiting(heap));
 }
 
+/* One thread at a time, and not more often than a tick. */
 void park_tend(struct heap *heap)
 {
+    uint64_t last_ms = atomic_load_explicit(&tended_ms, memory_order_relaxed);
+    if (heap->tick_ms - last_ms < housekeeper_interval_ms() ||
+        !atomic_compare_exchange_strong_explicit(&tended_ms, &last_ms, heap->tick_ms, memory_order_relaxed,
+                                                 memory_order_relaxed))
+        return;
     uint32_t bound = park_bound();
     for (uint32_t number = 0; number < bound; number++) {
         if (!park_is_parked(number) || !wants_settling(park_heap(number)) || !claim(number))

@@ -2,7 +2,7 @@
  *
  * The table of all heaps, by number, and the parked set: one bit per heap. Clearing a heap's bit claims the heap for
  * the thread that cleared it, be it to run it, to tend it or to take pools from it; setting it hands the heap back. A
- * claim is a compare-and-swap on the word that was read, and says nothing about the past, so there is no ABA.
+ * claim takes the bit away atomically and says nothing about the past, so there is no ABA.
  *
  * Heaps are mapped 16 at a time, never unmapped, and numbered in order; numbers only grow.
  */

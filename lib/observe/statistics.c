@@ -7,15 +7,18 @@
 
 #include <string.h>
 
+/* Of the pool only what may be read while it is made anew: class, state and count. */
 static void add_pool(struct statistics *statistics, const struct pool *pool)
 {
-    struct class_statistics *class = &statistics->classes[pool->class];
-    uint32_t used = pool_used(pool);
+    uint32_t number = pool_class(pool);
+    struct class_statistics *class = &statistics->classes[number];
+    uint32_t capacity = class_pool_blocks(number);
+    uint32_t used = pool_used_of(pool, capacity);
     class->pools++;
     class->blocks_used += used;
-    class->blocks_capacity += pool->capacity;
-    statistics->pool_slots += pool->slots;
-    statistics->block_bytes_used += (size_t)used * pool->block_bytes;
+    class->blocks_capacity += capacity;
+    statistics->pool_slots += class_pool_slots(number);
+    statistics->block_bytes_used += (size_t)used * class_bytes(number);
 }
 
 static void add_slot(struct statistics *statistics, struct arena *arena, uint32_t slot)

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
@@ -54,6 +55,10 @@ static void unmap_uncounted(void *address, size_t bytes)
 
 void map_unmap(void *address, size_t bytes)
 {
+    /* The lowest of all: the same addresses will do for the next. */
+    uintptr_t lowest = (uintptr_t)address;
+    atomic_compare_exchange_strong_explicit(&hint_ceiling, &lowest, lowest + bytes, memory_order_relaxed,
+                                            memory_order_relaxed);
     unmap_uncounted(address, bytes);
     atomic_fetch_sub_explicit(&mappings, 1, memory_order_relaxed);
 }
@@ -170,7 +175,9 @@ static bool try_moving_several(void)
         map_unmap(from, 2 * page);
     if (from != NULL && moved)
         map_count_add(-1);
-    if (onto != NULL)
+    /* When it refuses, the kernel has unmapped the target, and somebody else may have got the addresses. */
+    bool ours = onto != NULL && (moved || map_extend(onto, 2 * page));
+    if (ours)
         map_unmap(onto, 2 * page);
     return moved;
 }
@@ -202,6 +209,8 @@ static size_t read_count_limit(void)
 {
     size_t limit = 65530;
     int saved_errno = errno;
+    int cancelling; /* malloc is no cancellation point, but open is */
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancelling);
     int file = open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC);
     if (file >= 0) {
         char digits[24];
@@ -213,6 +222,7 @@ static size_t read_count_limit(void)
             limit = number;
         close(file);
     }
+    pthread_setcancelstate(cancelling, &cancelling);
     errno = saved_errno;
     return limit / 4 * 3;
 }

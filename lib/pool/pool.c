@@ -34,8 +34,8 @@ struct pool *pool_open(const struct span *span, uint32_t class, void *heap)
     uint32_t units = pool->block_bytes / BLOCK_ALIGNMENT;
     pool->reciprocal = ((UINT32_C(1) << POOL_RECIPROCAL_SHIFT) + units - 1) / units;
     pool->slots = (uint16_t)slots;
-    pool->capacity = (uint16_t)(slots * SLOT_BYTES / pool->block_bytes);
-    pool->class = (uint16_t)class;
+    pool->capacity = (uint16_t)class_pool_blocks(class);
+    atomic_store_explicit(&pool->class, (uint16_t)class, memory_order_relaxed);
     pool->first_slot = (uint16_t)slot;
     pool->dirty = (uint32_t)(span->dirty >> slot % WORD_SLOTS);
     pool->next = NULL;
@@ -103,7 +103,7 @@ bool pool_carve(struct pool *pool)
     return true;
 }
 
-uint32_t pool_used(const struct pool *pool)
+uint32_t pool_used_of(const struct pool *pool, uint32_t capacity)
 {
     uint32_t count = owned_read(&pool->count);
     uint32_t used = 0;
@@ -117,10 +117,10 @@ uint32_t pool_used(const struct pool *pool)
         used = count;
         break;
     case POOL_FULL:
-        used = pool->capacity;
+        used = capacity;
         break;
     }
-    return used <= pool->capacity ? used : (uint32_t)pool->capacity; /* read between two writes of the owner */
+    return used <= capacity ? used : capacity; /* read between two writes of the owner */
 }
 
 bool pool_list_has(const struct pool *pool, const struct block *block)

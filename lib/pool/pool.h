@@ -46,7 +46,7 @@ struct pool {
     uint16_t capacity;    /* blocks */
     uint16_t slots;
     void *heap; /* its owner: the heap's identity, also where the slot map has gone by */
-    uint16_t class;
+    _Atomic uint16_t class; /* says all of the shape to a reader that may look while the pool is made anew */
     uint16_t first_slot;
     _Atomic uint32_t carved; /* blocks */
     _Atomic uint32_t state;  /* enum pool_state */
@@ -99,6 +99,11 @@ static inline enum pool_state pool_state(const struct pool *pool)
     return (enum pool_state)atomic_load_explicit(&pool->state, memory_order_relaxed);
 }
 
+static inline uint32_t pool_class(const struct pool *pool)
+{
+    return atomic_load_explicit(&pool->class, memory_order_relaxed);
+}
+
 static inline void pool_set_state(struct pool *pool, enum pool_state state)
 {
     atomic_store_explicit(&pool->state, (uint32_t)state, memory_order_relaxed);
@@ -121,8 +126,14 @@ void pool_set_owner(struct pool *pool, void *heap);
 /* The list is empty: puts the blocks of the next page onto it, in address order. False when all are carved. */
 bool pool_carve(struct pool *pool);
 
-/* Blocks in use, from any thread; a snapshot. */
-uint32_t pool_used(const struct pool *pool);
+/* Blocks in use of a pool of `capacity` blocks, from any thread; a snapshot. */
+uint32_t pool_used_of(const struct pool *pool, uint32_t capacity);
+
+/* Blocks in use; the owner only. */
+static inline uint32_t pool_used(const struct pool *pool)
+{
+    return pool_used_of(pool, pool->capacity);
+}
 
 /* Whether the pointer, a multiple of 16 in the pool's slots, is the start of a block that was carved. Any thread.
  * Exact: offsets are below 2^14 and sizes at most 2^11 units of 16 bytes, so rounding the reciprocal up adds less than

@@ -56,6 +56,12 @@ static inline uint32_t class_pool_slots(uint32_t class)
     return bytes <= 8192 ? 8 : 16;
 }
 
+/* Blocks of a pool of this class. */
+static inline uint32_t class_pool_blocks(uint32_t class)
+{
+    return class_pool_slots(class) * (UINT32_C(16) << 10) / class_bytes(class);
+}
+
 /* The smallest class whose blocks hold `bytes` and are multiples of `alignment` (and so aligned to it, since pools
  * begin at slots), or CLASS_COUNT when there is none. alignment is a power of two, at most 16 KiB. */
 uint32_t class_of_aligned_size(size_t bytes, size_t alignment);

@@ -1,6 +1,7 @@
 #include "raw/raw.h"
 
 #include "arena/address_index.h"
+#include "arena/housekeeper.h"
 #include "base/bits.h"
 #include "heap/tick.h"
 #include "os/clock.h"
@@ -225,7 +226,9 @@ static bool obtain(size_t bytes, size_t alignment, struct raw_piece *piece)
         fill_from_cache(piece, bytes);
         return true;
     }
-    return raw_drop_cache() > 0 && map_fresh(bytes_to_map(bytes), alignment, piece);
+    bool gave_back = raw_drop_cache() > 0;
+    gave_back |= housekeeper_reclaim();
+    return gave_back && map_fresh(bytes_to_map(bytes), alignment, piece);
 }
 
 /* ---- blocks ---- */

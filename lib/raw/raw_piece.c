@@ -27,9 +27,10 @@ static void cut_parts(struct raw_piece *piece, size_t bytes, struct raw_piece *t
     for (uint32_t part = splits ? kept : kept + 1; part < piece->parts; part++)
         tail->part_end[tail->parts++] = piece->part_end[part] - bytes;
     map_count_add(splits ? 1 : 0);
+    bool in_last = kept + 1 == piece->parts;
     piece->part_end[kept] = bytes;
     piece->parts = kept + 1;
-    piece->moved |= !splits; /* not known of the part that is last now */
+    piece->moved |= !(splits && in_last); /* not known of another part */
 }
 
 void raw_piece_cut(struct raw_piece *piece, size_t bytes, struct raw_piece *tail)

@@ -79,7 +79,7 @@ EXPORT int tarn_malloc_trim(size_t pad)
     struct heap *own = thread_heap();
     struct heap *heap = own != NULL ? own : thread_late_heap();
     if (heap != NULL)
-        tick_now(heap);
+        tick_reclaim(heap);
     if (own == NULL && heap != NULL)
         thread_late_done();
     size_t released = raw_drop_cache();

@@ -159,6 +159,16 @@ static bool wants_settling(struct heap *heap)
     return state == PARKED_A_WHILE || (state == PARKED_SETTLED && mailbox_is_waiting(heap));
 }
 
+static void settle_parked(struct heap *heap, uint32_t number)
+{
+    if (!claim(number))
+        return;
+    struct heap *parked_heap = park_heap(number);
+    settle(parked_heap, heap->reader);
+    atomic_store_explicit(&parked_heap->parked_state, PARKED_SETTLED, memory_order_relaxed);
+    hand_back(parked_heap);
+}
+
 /* One thread at a time, and not more often than a tick. */
 void park_tend(struct heap *heap)
 {
@@ -167,15 +177,15 @@ void park_tend(struct heap *heap)
         !atomic_compare_exchange_strong_explicit(&tended_ms, &last_ms, heap->tick_ms, memory_order_relaxed,
                                                  memory_order_relaxed))
         return;
-    uint32_t bound = park_bound();
-    for (uint32_t number = 0; number < bound; number++) {
-        if (!park_is_parked(number) || !wants_settling(park_heap(number)) || !claim(number))
-            continue;
-        struct heap *tended = park_heap(number);
-        settle(tended, heap->reader);
-        atomic_store_explicit(&tended->parked_state, PARKED_SETTLED, memory_order_relaxed);
-        hand_back(tended);
-    }
+    for (uint32_t number = 0; number < park_bound(); number++)
+        if (park_is_parked(number) && wants_settling(park_heap(number)))
+            settle_parked(heap, number);
+}
+
+void park_settle_all(struct heap *heap)
+{
+    for (uint32_t number = 0; number < park_bound(); number++)
+        settle_parked(heap, number);
 }
 
 static bool adopt_pool(struct heap *heap, struct heap *from, uint32_t class)

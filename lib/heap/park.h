@@ -26,6 +26,9 @@ bool park_harvest(struct heap *heap, uint32_t class);
  * the calling thread's. */
 void park_tend(struct heap *heap);
 
+/* In need of memory: settles all parked heaps. `heap` is the calling thread's. */
+void park_settle_all(struct heap *heap);
+
 /* Heap numbers are below this. Any thread. */
 uint32_t park_bound(void);
 struct heap *park_heap(uint32_t number);

@@ -79,8 +79,11 @@ static bool claim(struct heap *heap, uint32_t slots, uint32_t class, struct span
         have = arena_list_claim(heap->reader, slots, most, &claimed);
     if (!have)
         have = arena_list_claim_new(slots, most, &claimed);
-    if (!have && slot_cache_last_resort())
+    if (!have) {
+        park_settle_all(heap);
+        slot_cache_last_resort();
         have = arena_list_claim(heap->reader, slots, most, &claimed) || arena_list_claim_new(slots, most, &claimed);
+    }
     if (have)
         keep_rest(heap, &claimed, slots, span);
     return have;

@@ -29,7 +29,7 @@ void slot_cache_age(struct heap *heap);
 
 bool slot_cache_is_valid(const struct heap *heap);
 
-/* Gives back memory that other layers keep in reserve; true when there was some. Set once, before threads. */
+/* Gives back memory that the layers above keep in reserve; true when there was some. Set once, before threads. */
 extern bool (*slot_cache_last_resort)(void);
 
 #endif

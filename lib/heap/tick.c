@@ -39,10 +39,11 @@ static void tick_own(struct heap *heap)
     park_tend(heap);
 }
 
-void tick_now(struct heap *heap)
+void tick_reclaim(struct heap *heap)
 {
     tick_own(heap);
     slot_cache_flush(heap);
+    park_settle_all(heap);
 }
 
 void tick_heartbeat(struct heap *heap)

@@ -31,7 +31,7 @@ static inline void tick_soon(struct heap *heap)
 /* Sets the one duty of the layers above (raw). Never blocks, may be called by any thread. */
 void tick_set_duty(void (*duty)(uint64_t now_ms));
 
-/* All that tick_heartbeat would do when everything is due. */
-void tick_now(struct heap *heap);
+/* In need of memory, or asked to trim: gives back all that the heap, and the parked heaps, can spare to the arenas. */
+void tick_reclaim(struct heap *heap);
 
 #endif

@@ -3,6 +3,7 @@
 #include "arena/address_index.h"
 #include "arena/housekeeper.h"
 #include "base/bits.h"
+#include "heap/thread.h"
 #include "heap/tick.h"
 #include "os/clock.h"
 #include "os/lock.h"
@@ -218,6 +219,15 @@ static bool take_and_grow(size_t bytes, size_t alignment, struct raw_piece *piec
     return false;
 }
 
+/* In need: the cache, and empty arenas. */
+static bool make_room(void)
+{
+    bool gave_back = raw_drop_cache() > 0;
+    if (thread_heap() != NULL)
+        tick_reclaim(thread_heap());
+    return housekeeper_reclaim() || gave_back;
+}
+
 static bool obtain(size_t bytes, size_t alignment, struct raw_piece *piece)
 {
     if (take_whole(bytes, alignment, piece) || take_and_grow(bytes, alignment, piece))
@@ -226,9 +236,7 @@ static bool obtain(size_t bytes, size_t alignment, struct raw_piece *piece)
         fill_from_cache(piece, bytes);
         return true;
     }
-    bool gave_back = raw_drop_cache() > 0;
-    gave_back |= housekeeper_reclaim();
-    return gave_back && map_fresh(bytes_to_map(bytes), alignment, piece);
+    return make_room() && map_fresh(bytes_to_map(bytes), alignment, piece);
 }
 
 /* ---- blocks ---- */

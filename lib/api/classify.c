@@ -4,16 +4,31 @@
 #include "heap/run.h"
 #include "raw/raw.h"
 
-struct classified classify_raw(const void *pointer)
+static struct classified classify_raw(const void *pointer)
 {
     size_t bytes = raw_bytes(pointer);
     return (struct classified){.kind = bytes > 0 ? KIND_RAW : KIND_INVALID, .bytes = bytes};
 }
 
-struct classified classify_run(const void *pointer)
+static struct classified classify_run(const void *pointer)
 {
     size_t bytes = run_bytes(pointer);
     return (struct classified){.kind = bytes > 0 ? KIND_RUN : KIND_INVALID, .bytes = bytes};
+}
+
+struct classified classify(const void *pointer)
+{
+    struct classified found = {.kind = KIND_INVALID};
+    if (((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0)
+        return classify_raw(pointer);
+    found.pool = classify_pool(pointer, &found.heap);
+    if (found.pool != NULL) {
+        found.kind = KIND_POOL;
+        found.bytes = found.pool->block_bytes;
+    } else if (address_index_get(pointer) == ADDRESS_ARENA) {
+        found = classify_run(pointer);
+    }
+    return found;
 }
 
 struct classified classify_live(const void *pointer, const char *call)

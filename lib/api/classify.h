@@ -16,28 +16,23 @@ struct classified {
     struct heap *heap; /* its owner, read once */
 };
 
-struct classified classify_raw(const void *pointer);
-struct classified classify_run(const void *pointer);
-
 /* The pointer is not NULL. KIND_INVALID for anything that is not the start of a block or run or raw block; a free block
  * of a pool is KIND_POOL. Any thread. */
-static inline struct classified classify(const void *pointer)
+struct classified classify(const void *pointer);
+
+/* The pool of which the pointer is a block, and its owner, read once; NULL when it is none of a pool's. */
+ALWAYS_INLINE struct pool *classify_pool(const void *pointer, struct heap **owner)
 {
-    struct classified invalid = {.kind = KIND_INVALID};
-    if (((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0)
-        return classify_raw(pointer);
-    if (address_index_get(pointer) != ADDRESS_ARENA || ((uintptr_t)pointer & (BLOCK_ALIGNMENT - 1)) != 0)
-        return invalid;
+    if (((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0 || ((uintptr_t)pointer & (BLOCK_ALIGNMENT - 1)) != 0 ||
+        address_index_get(pointer) != ADDRESS_ARENA)
+        return NULL;
     /* acquire: pairs with the release in enter_owner (pool/pool); publishes the pool's fixed fields. */
     uint64_t word = atomic_load_explicit(&arena_of(pointer)->slot_map[arena_slot_of(pointer)], memory_order_acquire);
-    if (word == 0)
-        return invalid;
-    if (word_is_run(word))
-        return classify_run(pointer);
+    if (word == 0 || word_is_run(word))
+        return NULL;
     struct pool *pool = pool_of_word(pointer, word);
-    if (!pool_is_block(pool, pointer))
-        return invalid;
-    return (struct classified){KIND_POOL, pool->block_bytes, pool, pool_word_heap(word)};
+    *owner = pool_word_heap(word);
+    return pool_is_block(pool, pointer) ? pool : NULL;
 }
 
 /* The same, where anything but a live block is fatal. `call` is the function's name for the message. */

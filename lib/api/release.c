@@ -15,17 +15,17 @@
 #include "raw/raw.h"
 #include "tarn/tarn.h"
 
-static void free_pool_block(struct classified found, struct block *block)
+static void free_pool_block(struct pool *pool, const struct heap *owner, struct block *block)
 {
-    if (UNLIKELY(heap_marks_free(block->canary, found.pool)))
-        fatal_double_free(block, found.bytes);
+    if (UNLIKELY(heap_marks_free(block->canary, pool)))
+        fatal_double_free(block, pool->block_bytes);
     struct heap *heap = thread_heap();
-    if (heap == found.heap)
-        heap_free_own(found.pool, block);
+    if (heap == owner)
+        heap_free_own(pool, block);
     else if (heap != NULL)
-        mailbox_send(heap, found.pool, block);
+        mailbox_send(heap, pool, block);
     else
-        mailbox_send_now(found.pool, block);
+        mailbox_send_now(pool, block);
 }
 
 static void free_run(void *pointer)
@@ -42,13 +42,16 @@ static void free_run(void *pointer)
 /* Whatever the hot path of free does not serve. */
 static __attribute__((noinline)) void free_elsewhere(void *pointer)
 {
+    struct heap *owner;
+    struct pool *pool = classify_pool(pointer, &owner);
+    if (LIKELY(pool != NULL)) {
+        free_pool_block(pool, owner, pointer);
+        return;
+    }
     if (pointer == NULL)
         return;
     struct classified found = classify(pointer);
     switch (found.kind) {
-    case KIND_POOL:
-        free_pool_block(found, pointer);
-        return;
     case KIND_RUN:
         free_run(pointer);
         return;
@@ -56,6 +59,7 @@ static __attribute__((noinline)) void free_elsewhere(void *pointer)
         if (raw_free(pointer))
             return;
         break;
+    case KIND_POOL:
     case KIND_INVALID:
         break;
     }

@@ -292,13 +292,10 @@ void heap_adopt_pool(struct heap *heap, struct pool *pool)
     queue_append(heap, pool);
 }
 
-bool heap_marks_free(const struct pool *canary, const struct pool *pool)
+bool heap_marks_free_elsewhere(const struct pool *canary)
 {
-    if (canary == pool)
-        return true;
     uintptr_t offset = (uintptr_t)canary % HEAP_ALIGNMENT;
-    return offset >= offsetof(struct heap, foreign) && offset < offsetof(struct heap, foreign_bytes) &&
-           (offset - offsetof(struct heap, foreign)) % sizeof(struct foreign) == 0 &&
+    return (offset - offsetof(struct heap, foreign)) % sizeof(struct foreign) == 0 &&
            park_is_heap((const char *)canary - offset);
 }
 

@@ -77,7 +77,8 @@ struct heap {
     int64_t budget_bytes; /* malloc may hand out this much before it looks at the clock */
     struct bin bins[CLASS_COUNT];
     struct foreign foreign[CLASS_COUNT];
-    size_t foreign_bytes; /* freed into foreign[], less what was seen taken out */
+    size_t foreign_bytes;      /* freed into foreign[], less what was seen taken out */
+    size_t foreign_bytes_most; /* above this it is counted again, and flushed if need be */
     struct kept_run runs[RUNS_KEPT];
     uint32_t run_next;  /* where the next freed run goes */
     uint32_t run_slots; /* in all of them */
@@ -150,7 +151,15 @@ static inline uint32_t heap_may_keep_slots(const struct heap *heap)
 bool heap_is_valid(struct heap *heap);
 
 /* Whether `canary` marks a block as free: the pool's own mark, or that of some heap's foreign list. */
-bool heap_marks_free(const struct pool *canary, const struct pool *pool);
+COLD bool heap_marks_free_elsewhere(const struct pool *canary);
+
+static inline bool heap_marks_free(const struct pool *canary, const struct pool *pool)
+{
+    uintptr_t offset = (uintptr_t)canary % HEAP_ALIGNMENT;
+    return canary == pool || (UNLIKELY(offset - offsetof(struct heap, foreign) <
+                                       sizeof(struct foreign[CLASS_COUNT])) &&
+                              heap_marks_free_elsewhere(canary));
+}
 
 /* A request that was served outside of pools counts on the budget too, though less: it is dear anyway. */
 void heap_spend(struct heap *heap, size_t bytes);

@@ -182,10 +182,11 @@ static void recount(struct heap *heap)
     }
 }
 
-static COLD void bound_bytes(struct heap *heap, size_t most)
+static COLD void bound_bytes(struct heap *heap)
 {
     recount(heap);
-    if (heap->foreign_bytes > most / 2)
+    heap->foreign_bytes_most = heap_may_keep_slots(heap) * SLOT_BYTES;
+    if (heap->foreign_bytes > heap->foreign_bytes_most / 2)
         mailbox_flush(heap);
 }
 
@@ -197,9 +198,8 @@ void mailbox_send(struct heap *heap, struct pool *pool, struct block *block)
     block->next = foreign->free;
     foreign->free = block;
     heap->foreign_bytes += foreign->block_bytes;
-    size_t most = heap_may_keep_slots(heap) * SLOT_BYTES;
-    if (UNLIKELY(heap->foreign_bytes > most))
-        bound_bytes(heap, most);
+    if (UNLIKELY(heap->foreign_bytes > heap->foreign_bytes_most))
+        bound_bytes(heap);
 }
 
 void mailbox_send_now(struct pool *pool, struct block *block)

@@ -21,10 +21,11 @@ struct classified classify(const void *pointer)
     struct classified found = {.kind = KIND_INVALID};
     if (((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0)
         return classify_raw(pointer);
-    found.pool = classify_pool(pointer, &found.heap);
+    uint32_t class;
+    found.pool = classify_pool(pointer, &found.heap, &class);
     if (found.pool != NULL) {
         found.kind = KIND_POOL;
-        found.bytes = found.pool->block_bytes;
+        found.bytes = class_bytes(class);
     } else if (address_index_get(pointer) == ADDRESS_ARENA) {
         found = classify_run(pointer);
     }

@@ -15,15 +15,15 @@
 #include "raw/raw.h"
 #include "tarn/tarn.h"
 
-static void free_pool_block(struct pool *pool, const struct heap *owner, struct block *block)
+static void free_pool_block(struct pool *pool, const struct heap *owner, uint32_t class, struct block *block)
 {
     if (UNLIKELY(heap_marks_free(block->canary, pool)))
-        fatal_double_free(block, pool->block_bytes);
+        fatal_double_free(block, class_bytes(class));
     struct heap *heap = thread_heap();
     if (heap == owner)
         heap_free_own(pool, block);
     else if (heap != NULL)
-        mailbox_send(heap, pool, block);
+        mailbox_send(heap, class, block);
     else
         mailbox_send_now(pool, block);
 }
@@ -43,9 +43,10 @@ static void free_run(void *pointer)
 static __attribute__((noinline)) void free_elsewhere(void *pointer)
 {
     struct heap *owner;
-    struct pool *pool = classify_pool(pointer, &owner);
+    uint32_t class;
+    struct pool *pool = classify_pool(pointer, &owner, &class);
     if (LIKELY(pool != NULL)) {
-        free_pool_block(pool, owner, pointer);
+        free_pool_block(pool, owner, class, pointer);
         return;
     }
     if (pointer == NULL)

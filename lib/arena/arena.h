@@ -9,7 +9,7 @@
  *
  *   who writes                     | field
  *   -------------------------------|------------------------------------------------------------
- *   the holder of the slot         | descriptors[slot], slot_map[slot], its bit in dirty
+ *   the holder of the slot         | descriptors[slot], slot_map[slot], slot_class[slot], its bit in dirty
  *   any thread                     | free, publishing, bucket, released_ms (arena_list)
  *   the housekeeper                | aged, next_retired
  *   fixed once the arena is listed | number
@@ -19,6 +19,9 @@
  *   dirty bit 1                ⇒ the slot is free, and some page of it may be resident
  *   free bit 1, dirty bit 0    ⇒ all its pages read as zeroes
  * Pages of a slot pass from one holder to the next by release on `free` in arena_release and acquire in the claim.
+ *
+ * slot_map and slot_class change when a pool or run begins or ends, and are all that a free by another thread reads; the
+ * descriptors change with every call of the owner, and lie on other lines.
  *
  * A slot map word says who serves the slot, and where its pool or run begins:
  *   0                                        nobody
@@ -68,7 +71,8 @@ static inline uint32_t run_word_slots(uint64_t word)
 
 struct arena {
     _Atomic uint64_t slot_map[ARENA_SLOTS]; /* at offset 0: one instruction less in free */
-    unsigned char descriptors[ARENA_SLOTS][ARENA_DESCRIPTOR_BYTES];
+    _Atomic uint8_t slot_class[ARENA_SLOTS]; /* of the pool that begins there, valid while the slot map says so */
+    LINE_ALIGNED unsigned char descriptors[ARENA_SLOTS][ARENA_DESCRIPTOR_BYTES];
     LINE_ALIGNED _Atomic uint64_t free[ARENA_WORDS];
     _Atomic uint64_t dirty[ARENA_WORDS];
     LINE_ALIGNED _Atomic uint32_t publishing;

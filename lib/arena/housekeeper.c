@@ -222,8 +222,7 @@ static void step_grace(void)
 {
     if (in_grace != NULL && grace_has_passed())
         unmap_in_grace();
-    if (in_grace == NULL && retired != NULL) {
-        grace_sample();
+    if (in_grace == NULL && retired != NULL && grace_sample()) {
         in_grace = retired;
         retired = NULL;
         if (grace_has_passed())

@@ -190,9 +190,9 @@ static COLD void bound_bytes(struct heap *heap)
         mailbox_flush(heap);
 }
 
-void mailbox_send(struct heap *heap, struct pool *pool, struct block *block)
+void mailbox_send(struct heap *heap, uint32_t class, struct block *block)
 {
-    struct foreign *foreign = &heap->foreign[pool_class(pool)];
+    struct foreign *foreign = &heap->foreign[class];
     counter_add(COUNTER_REMOTE_BLOCK, 1);
     block->canary = (const struct pool *)foreign;
     block->next = foreign->free;
@@ -202,7 +202,7 @@ void mailbox_send(struct heap *heap, struct pool *pool, struct block *block)
         bound_bytes(heap);
 }
 
-void mailbox_send_now(struct pool *pool, struct block *block)
+void mailbox_send_now(const struct pool *pool, struct block *block)
 {
     counter_add(COUNTER_REMOTE_BLOCK, 1);
     block->canary = pool;

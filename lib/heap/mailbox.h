@@ -24,11 +24,11 @@
 
 #include "heap/heap.h"
 
-/* The running thread of `heap` frees a block of a pool that another heap owns. */
-void mailbox_send(struct heap *heap, struct pool *pool, struct block *block);
+/* The running thread of `heap` frees a block of this class from a pool that another heap owns. */
+void mailbox_send(struct heap *heap, uint32_t class, struct block *block);
 
 /* A thread without a heap does the same: posts at once. */
-void mailbox_send_now(struct pool *pool, struct block *block);
+void mailbox_send_now(const struct pool *pool, struct block *block);
 
 /* Sends all blocks of the heap's foreign lists home. */
 void mailbox_flush(struct heap *heap);

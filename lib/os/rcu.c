@@ -1,6 +1,7 @@
 #include "os/rcu.h"
 
 #include "base/compiler.h"
+#include "os/lock.h"
 
 #include <errno.h>
 #include <linux/membarrier.h>
@@ -32,15 +33,16 @@ static int membarrier_call(int command)
 
 void reader_publish(struct reader *reader)
 {
-    struct reader *head = atomic_load_explicit(&readers, memory_order_relaxed);
+    /* acquire: who finds readers finds have_membarrier too. */
+    struct reader *head = atomic_load_explicit(&readers, memory_order_acquire);
     if (head == NULL)
         atomic_store_explicit(&have_membarrier, membarrier_call(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0,
                               memory_order_relaxed);
     do {
         reader->next = head;
         /* release: pairs with the acquire in the walks below; publishes next. Push-only list: no ABA. */
-    } while (!atomic_compare_exchange_weak_explicit(&readers, &head, reader, memory_order_release,
-                                                    memory_order_relaxed));
+    } while (!atomic_compare_exchange_weak_explicit(&readers, &head, reader, memory_order_acq_rel,
+                                                    memory_order_acquire));
 }
 
 void reader_enter(struct reader *reader)
@@ -62,16 +64,18 @@ void reader_leave(struct reader *reader)
     atomic_store_explicit(&reader->sections, sections + 1, memory_order_release);
 }
 
-void grace_sample(void)
+bool grace_sample(void)
 {
     atomic_thread_fence(memory_order_seq_cst);
-    if (atomic_load_explicit(&have_membarrier, memory_order_relaxed))
-        membarrier_call(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+    if (atomic_load_explicit(&have_membarrier, memory_order_relaxed) &&
+        membarrier_call(MEMBARRIER_CMD_PRIVATE_EXPEDITED) != 0)
+        return false;
     struct reader *reader = atomic_load_explicit(&readers, memory_order_acquire);
     for (; reader != NULL; reader = reader->next) {
         uint64_t sections = atomic_load_explicit(&reader->sections, memory_order_acquire);
         reader->sampled = (sections & 1) != 0 ? sections : 0;
     }
+    return true;
 }
 
 bool grace_has_passed(void)
@@ -84,15 +88,16 @@ bool grace_has_passed(void)
     return true;
 }
 
+/* Not while this thread forks: in the child, before `forked` is set, liburcu's locks may have owners that are no more. */
 void walk_begin(void)
 {
-    if (!atomic_load_explicit(&forked, memory_order_relaxed))
+    if (!atomic_load_explicit(&forked, memory_order_relaxed) && !lock_forking)
         urcu_bp_read_lock();
 }
 
 void walk_end(void)
 {
-    if (!atomic_load_explicit(&forked, memory_order_relaxed))
+    if (!atomic_load_explicit(&forked, memory_order_relaxed) && !lock_forking)
         urcu_bp_read_unlock();
 }
 

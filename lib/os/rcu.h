@@ -39,8 +39,9 @@ void reader_publish(struct reader *reader);
 void reader_enter(struct reader *reader);
 void reader_leave(struct reader *reader);
 
-/* Marks the beginning of a grace period. One thread at a time (the housekeeper). */
-void grace_sample(void);
+/* Marks the beginning of a grace period; false when the kernel would not give the barrier it takes (a filter on system
+ * calls), and no grace period has begun. One thread at a time (the housekeeper). */
+bool grace_sample(void);
 
 /* Have all sections that were open at grace_sample been left? Never blocks. The housekeeper only. */
 bool grace_has_passed(void);

@@ -31,11 +31,10 @@ struct pool *pool_open(const struct span *span, uint32_t class, void *heap)
     pool->free = &pool_end;
     owned_write(&pool->count, 1);
     pool->block_bytes = class_bytes(class);
-    uint32_t units = pool->block_bytes / BLOCK_ALIGNMENT;
-    pool->reciprocal = ((UINT32_C(1) << POOL_RECIPROCAL_SHIFT) + units - 1) / units;
     pool->slots = (uint16_t)slots;
     pool->capacity = (uint16_t)class_pool_blocks(class);
     atomic_store_explicit(&pool->class, (uint16_t)class, memory_order_relaxed);
+    atomic_store_explicit(&span->arena->slot_class[slot], (uint8_t)class, memory_order_relaxed);
     pool->first_slot = (uint16_t)slot;
     pool->dirty = (uint32_t)(span->dirty >> slot % WORD_SLOTS);
     pool->next = NULL;

@@ -27,8 +27,6 @@
 #include "base/owned.h"
 #include "pool/size_class.h"
 
-#define POOL_RECIPROCAL_SHIFT 31
-
 struct pool;
 
 struct block {
@@ -42,7 +40,6 @@ struct pool {
     struct block *free;
     owned_count count;
     uint32_t block_bytes; /* fixed while the pool lives, as are all below up to `carved` */
-    uint32_t reciprocal;  /* 2^31 / (block_bytes / 16), rounded up: block number without a division */
     uint16_t capacity;    /* blocks */
     uint16_t slots;
     void *heap; /* its owner: the heap's identity, also where the slot map has gone by */
@@ -135,14 +132,25 @@ static inline uint32_t pool_used(const struct pool *pool)
     return pool_used_of(pool, pool->capacity);
 }
 
-/* Whether the pointer, a multiple of 16 in the pool's slots, is the start of a block that was carved. Any thread.
- * Exact: offsets are below 2^14 and sizes at most 2^11 units of 16 bytes, so rounding the reciprocal up adds less than
- * 2^14 / 2^31 to a quotient whose fraction is at most 1 - 2^-11. */
+/* Whether the pointer, a multiple of 16 in the pool's slots, is the start of a block that was carved; the owner only. */
 static inline bool pool_is_block(const struct pool *pool, const void *pointer)
 {
-    uint32_t units = (uint32_t)((size_t)((const char *)pointer - pool_start(pool)) / BLOCK_ALIGNMENT);
-    uint32_t number = (uint32_t)((uint64_t)units * pool->reciprocal >> POOL_RECIPROCAL_SHIFT);
-    return number * (pool->block_bytes / BLOCK_ALIGNMENT) == units && number < pool_carved(pool);
+    uint32_t number;
+    uint32_t offset = (uint32_t)((const char *)pointer - pool_start(pool));
+    return class_has_block_at(pool_class(pool), offset, &number) && number < pool_carved(pool);
+}
+
+/* The same by any thread, without a look at the descriptor, which its owner writes all the time: whether the pointer, in
+ * a slot with this word, is the start of a block, carved or not. *class gets the pool's class. */
+static inline bool pool_word_has_block(const void *pointer, uint64_t word, uint32_t *class)
+{
+    struct arena *arena = arena_of(pointer);
+    uint32_t first_slot =
+        (uint32_t)((word & (POOL_WORD_CHECKED - 1)) - offsetof(struct arena, descriptors)) / ARENA_DESCRIPTOR_BYTES;
+    uint32_t offset = (uint32_t)((uintptr_t)pointer - (uintptr_t)arena) - first_slot * (uint32_t)SLOT_BYTES;
+    uint32_t number;
+    *class = atomic_load_explicit(&arena->slot_class[first_slot], memory_order_relaxed);
+    return class_has_block_at(*class, offset, &number) && number < class_pool_blocks(*class);
 }
 
 /* Whether the block is on the pool's list; the owner only. */

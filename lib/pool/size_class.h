@@ -62,6 +62,20 @@ static inline uint32_t class_pool_blocks(uint32_t class)
     return class_pool_slots(class) * (UINT32_C(16) << 10) / class_bytes(class);
 }
 
+/* A block number without a division: units of 16 bytes times the class's reciprocal, 2^31 / (class_bytes / 16) rounded up.
+ * Exact: offsets are below 2^14 units and sizes at most 2^11, so rounding up adds less than 2^14 / 2^31 to a quotient whose
+ * fraction is at most 1 - 2^-11. */
+#define CLASS_RECIPROCAL_SHIFT 31
+extern const uint32_t class_reciprocals[CLASS_COUNT];
+
+/* Whether a block of this class begins `offset` bytes, a multiple of 16, behind its pool's start. */
+static inline bool class_has_block_at(uint32_t class, uint32_t offset, uint32_t *number)
+{
+    uint32_t units = offset / BLOCK_ALIGNMENT;
+    *number = (uint32_t)((uint64_t)units * class_reciprocals[class] >> CLASS_RECIPROCAL_SHIFT);
+    return *number * (class_bytes(class) / BLOCK_ALIGNMENT) == units;
+}
+
 /* The smallest class whose blocks hold `bytes` and are multiples of `alignment` (and so aligned to it, since pools
  * begin at slots), or CLASS_COUNT when there is none. alignment is a power of two, at most 16 KiB. */
 uint32_t class_of_aligned_size(size_t bytes, size_t alignment);

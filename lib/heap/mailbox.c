@@ -2,9 +2,12 @@
 
 #include "base/counters.h"
 #include "base/fatal.h"
+#include "heap/park.h"
 
 #define MESSAGE_BLOCKS_SHIFT 48
-#define MESSAGE_ADDRESS_MASK ((UINT64_C(1) << MESSAGE_BLOCKS_SHIFT) - 1)
+#define MESSAGE_TAG          UINT64_C(9)
+#define MESSAGE_TAG_MASK     UINT64_C(15) /* blocks are multiples of 16 */
+#define MESSAGE_ADDRESS_MASK (((UINT64_C(1) << MESSAGE_BLOCKS_SHIFT) - 1) & ~MESSAGE_TAG_MASK)
 
 /* Messages for one owner, linked from first to last. */
 struct batch {
@@ -18,9 +21,16 @@ struct batch {
 
 /* ---- a message's first word ---- */
 
+/* The tag shows the receiver that nobody has freed or used the block since it was sent. */
 static void message_write(struct block *last, struct block *next_message, uint64_t blocks)
 {
-    last->canary = (const struct pool *)((uintptr_t)next_message | (uintptr_t)(blocks << MESSAGE_BLOCKS_SHIFT));
+    last->canary = (const struct pool *)((uintptr_t)next_message | (uintptr_t)(blocks << MESSAGE_BLOCKS_SHIFT) |
+                                         MESSAGE_TAG);
+}
+
+static bool message_is_whole(const struct block *last)
+{
+    return ((uintptr_t)last->canary & MESSAGE_TAG_MASK) == MESSAGE_TAG;
 }
 
 static struct block *message_next(const struct block *last)
@@ -71,31 +81,37 @@ static void batch_add(struct batch *batch, struct block *message)
     batch->first = message;
 }
 
+static void post_batch(struct heap *heap, const struct batch *batch)
+{
+    post(batch->owner, batch->first, batch->last);
+    park_posted_to(heap, batch->owner);
+}
+
 /* The batch for this owner; the oldest is posted when all are taken. */
-static struct batch *batch_for(struct batch batches[BATCHES], uint32_t *count, struct heap *owner)
+static struct batch *batch_for(struct heap *heap, struct batch batches[BATCHES], uint32_t *count, struct heap *owner)
 {
     for (uint32_t i = 0; i < *count && i < BATCHES; i++)
         if (batches[i].owner == owner)
             return &batches[i];
     struct batch *batch = &batches[*count % BATCHES];
     if (*count >= BATCHES)
-        post(batch->owner, batch->first, batch->last);
+        post_batch(heap, batch);
     (*count)++;
     *batch = (struct batch){.owner = owner};
     return batch;
 }
 
-static void post_messages(struct block *message)
+static void post_messages(struct heap *heap, struct block *message)
 {
     struct batch batches[BATCHES];
     uint32_t count = 0;
     while (message != NULL) {
         struct block *next = message_next(message);
-        batch_add(batch_for(batches, &count, owner_of_block(message)), message);
+        batch_add(batch_for(heap, batches, &count, owner_of_block(message)), message);
         message = next;
     }
     for (uint32_t i = 0; i < count && i < BATCHES; i++)
-        post(batches[i].owner, batches[i].first, batches[i].last);
+        post_batch(heap, &batches[i]);
 }
 
 /* ---- gathering chains ---- */
@@ -167,7 +183,7 @@ void mailbox_flush(struct heap *heap)
         if (gathering.chains[i].pool != NULL)
             chain_to_pending(&gathering, &gathering.chains[i]);
     heap->foreign_bytes = 0;
-    post_messages(gathering.pending);
+    post_messages(heap, gathering.pending);
 }
 
 /* ---- foreign lists ---- */
@@ -230,6 +246,16 @@ static void receive(struct heap *heap, struct block *last)
     heap_blocks_came_back(heap, pool, blocks);
 }
 
+COLD __attribute__((noreturn)) static void fatal_spoilt(const struct block *last)
+{
+    uint64_t word = word_of_block(last);
+    uint32_t class;
+    pool_word_has_block(last, word, &class);
+    bool freed = heap_marks_free(last->canary, pool_of_word(last, word));
+    fatal_block(freed ? "double free of" : "heap corruption: freed memory was written to at", last, class_bytes(class),
+                "class");
+}
+
 bool mailbox_is_waiting(struct heap *heap)
 {
     return atomic_load_explicit(&heap->inbox, memory_order_relaxed) != NULL;
@@ -243,6 +269,8 @@ bool mailbox_drain(struct heap *heap)
     /* acquire: pairs with the release in post. */
     struct block *message = atomic_exchange_explicit(&heap->inbox, NULL, memory_order_acquire);
     while (message != NULL) {
+        if (UNLIKELY(!message_is_whole(message)))
+            fatal_spoilt(message);
         struct block *next = message_next(message);
         receive(heap, message);
         message = next;

@@ -7,7 +7,7 @@
  * Posted, a chain is a message, known by its last block, whose first word holds the next message and the number of
  * blocks:
  *
- *   inbox ──► last block { next message | blocks << 48 , next ──► first block { canary, next } ──► … ──► last block }
+ *   inbox ──► last block { next message | blocks << 48 | tag , next ──► first block { canary, next } ──► … ──► last block }
  *             └─► last block of the next message …
  *
  * So the owner takes a whole chain onto the pool's list by writing one block, and a flush posts all chains for one

@@ -169,6 +169,12 @@ static void settle_parked(struct heap *heap, uint32_t number)
     hand_back(parked_heap);
 }
 
+void park_posted_to(struct heap *heap, const struct heap *owner)
+{
+    if (park_is_parked(owner->number))
+        settle_parked(heap, owner->number);
+}
+
 /* One thread at a time, and not more often than a tick. */
 void park_tend(struct heap *heap)
 {

@@ -22,6 +22,10 @@ void park_leave(struct heap *heap);
  * adopts a pool of it with free blocks into `heap`'s queue. True when something was gained. */
 bool park_harvest(struct heap *heap, uint32_t class);
 
+/* Something was posted to this heap: when it is parked, it is settled now, so that memory that nobody else may want for
+ * long is given back at once. `heap` is the calling thread's. */
+void park_posted_to(struct heap *heap, const struct heap *owner);
+
 /* On the tick: settles heaps that have stayed parked since the last: drains them, gives back what is empty. `heap` is
  * the calling thread's. */
 void park_tend(struct heap *heap);

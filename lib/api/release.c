@@ -115,12 +115,14 @@ EXPORT void tarn_free(void *pointer)
 }
 
 /* A request for `bytes` may have been served by this block, also after realloc has left a block up to twice as large as
- * needed where it was. A raw block may be larger still. */
+ * needed where it was. A raw block may be larger still, but realloc moves what is below half of the threshold. */
 static bool fits(struct classified found, size_t bytes)
 {
     if (bytes > found.bytes)
         return false;
-    return found.kind == KIND_RAW || bytes >= found.bytes / 2 ||
+    if (found.kind == KIND_RAW)
+        return bytes > settings.raw_threshold_bytes / 2;
+    return bytes >= found.bytes / 2 ||
            (found.kind == KIND_RUN && bytes + SLOT_BYTES > found.bytes) || found.bytes <= BLOCK_ALIGNMENT ||
            class_bytes(class_of_size(bytes == 0 ? 1 : bytes)) == found.bytes;
 }

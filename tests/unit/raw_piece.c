@@ -1,0 +1,382 @@
+/*
+ * raw/raw_piece: what is cut, extended, moved together and copied keeps its contents, its clean end, and its count of
+ * mappings; and no call is ever made that a kernel before 6.17 would fail half-way.
+ *
+ * Each test runs in a child; the program runs twice, with mremap(2) as the running kernel has it, and as old kernels had
+ * it (kernel.h).
+ */
+#include "raw/raw_piece.h"
+
+#include "kernel.h"
+#include "os/map.h"
+#include "unit.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+static size_t page;
+
+struct body {
+    void (*run)(void);
+};
+
+static void run_body(void *context)
+{
+    const struct body *body = context;
+    kernel_faults = 0; /* but for the one by which the library found out */
+    size_t count = map_count();
+    body->run();
+    must(map_count() == count);
+    must(kernel_faults == 0);
+}
+
+static void run_in_child(void (*run)(void))
+{
+    page = map_page_bytes();
+    child_must_succeed(run_body, &(struct body){run});
+}
+
+static struct raw_piece map_piece(size_t pages)
+{
+    struct raw_piece piece;
+    must(raw_piece_map(pages * page, MIB, &piece));
+    must(piece.bytes == pages * page && piece.dirty_bytes == 0 && piece.parts == 1 && !piece.moved);
+    must((uintptr_t)piece.address % MIB == 0);
+    must(raw_piece_is_valid(&piece));
+    return piece;
+}
+
+/* A piece whose first pages hold something. */
+static struct raw_piece dirty_piece(size_t pages, size_t dirty_pages, uint64_t tag)
+{
+    struct raw_piece piece = map_piece(pages);
+    pattern_write(piece.address, dirty_pages * page, tag);
+    piece.dirty_bytes = dirty_pages * page;
+    return piece;
+}
+
+/* ---- one thing at a time ---- */
+
+static void fresh(void)
+{
+    size_t count = map_count();
+    struct raw_piece piece = map_piece(5);
+    must(map_count() == count + 1);
+    must(all_zero(piece.address, piece.bytes));
+    raw_piece_unmap(&piece);
+    must(!page_is_mapped(piece.address));
+}
+
+static void cut_at(size_t dirty_pages, size_t at_pages)
+{
+    struct raw_piece piece = dirty_piece(10, dirty_pages, 1);
+    struct raw_piece tail;
+    char contents[16384];
+    memcpy(contents, piece.address + at_pages * page, sizeof contents);
+    raw_piece_cut(&piece, at_pages * page, &tail);
+    must(raw_piece_is_valid(&piece) && raw_piece_is_valid(&tail));
+    must(piece.bytes == at_pages * page && tail.bytes == (10 - at_pages) * page);
+    must(tail.address == piece.address + piece.bytes);
+    must(piece.dirty_bytes == (dirty_pages < at_pages ? dirty_pages : at_pages) * page);
+    must(tail.dirty_bytes == (dirty_pages < at_pages ? 0 : dirty_pages - at_pages) * page);
+    must(memcmp(tail.address, contents, sizeof contents) == 0);
+    must(all_zero(tail.address + tail.dirty_bytes, tail.bytes - tail.dirty_bytes));
+    raw_piece_unmap(&piece);
+    must(page_is_mapped(tail.address) && tail.address[tail.bytes - 1] == 0);
+    raw_piece_unmap(&tail);
+}
+
+static void cuts(void)
+{
+    for (size_t dirty = 0; dirty <= 9; dirty += 3)
+        for (size_t at = 1; at <= 6; at++)
+            cut_at(dirty, at);
+}
+
+static void extensions(void)
+{
+    struct raw_piece piece = dirty_piece(12, 4, 2);
+    struct raw_piece tail;
+    raw_piece_cut(&piece, 4 * page, &tail);
+    struct raw_piece before = piece;
+    must(!raw_piece_extend(&piece, page));
+    must(memcmp(&piece, &before, sizeof piece) == 0);
+    raw_piece_unmap(&tail);
+    must(raw_piece_extend(&piece, 6 * page));
+    must(raw_piece_is_valid(&piece));
+    must(piece.bytes == 10 * page && piece.dirty_bytes == 4 * page);
+    must(pattern_holds(piece.address, 4 * page, 2));
+    must(all_zero(piece.address + 4 * page, 6 * page));
+    struct raw_piece longer = map_piece(20);
+    piece.dirty_bytes = piece.bytes;
+    must(raw_piece_move_into(&piece, &longer));
+    must(pattern_holds(longer.address, 4 * page, 2));
+    raw_piece_unmap(&longer);
+}
+
+static void moves(void)
+{
+    for (size_t pages = 3; pages <= 8; pages++) {
+        struct raw_piece from = dirty_piece(3, 3, pages);
+        struct raw_piece to = map_piece(pages);
+        must(raw_piece_move_into(&from, &to));
+        must(raw_piece_is_valid(&to));
+        must(to.bytes == pages * page && to.dirty_bytes == 3 * page);
+        must(pattern_holds(to.address, 3 * page, pages));
+        must(all_zero(to.address + 3 * page, (pages - 3) * page));
+        must(!page_is_mapped(from.address));
+        to.address[to.bytes - 1] = 'w';
+        raw_piece_unmap(&to);
+    }
+}
+
+static void copies(void)
+{
+    struct raw_piece from = dirty_piece(3, 3, 5);
+    struct raw_piece to = dirty_piece(9, 2, 6);
+    raw_piece_copy_into(&from, &to);
+    must(raw_piece_is_valid(&to) && to.dirty_bytes == 5 * page && to.parts == 1);
+    must(pattern_holds(to.address, 2 * page, 6));
+    must(pattern_holds(to.address + 2 * page, 3 * page, 5));
+    must(all_zero(to.address + 5 * page, 4 * page));
+    must(!page_is_mapped(from.address));
+    raw_piece_unmap(&to);
+}
+
+/* Put together from many, moved as a whole into another, cut in two across the seams. */
+static void assembled(void)
+{
+    struct raw_piece whole = map_piece(20);
+    for (uint64_t i = 0; i < 4; i++) {
+        struct raw_piece one = dirty_piece(3, 3, 10 + i);
+        must(raw_piece_move_into(&one, &whole));
+        must(raw_piece_is_valid(&whole));
+    }
+    struct raw_piece larger = dirty_piece(40, 1, 9);
+    whole.dirty_bytes = whole.bytes;
+    must(raw_piece_move_into(&whole, &larger));
+    must(raw_piece_is_valid(&larger) && larger.dirty_bytes == 21 * page);
+    must(pattern_holds(larger.address, page, 9));
+    for (uint64_t i = 0; i < 4; i++)
+        must(pattern_holds(larger.address + (1 + 3 * i) * page, 3 * page, 10 + i));
+    must(all_zero(larger.address + 13 * page, 27 * page));
+    struct raw_piece tail;
+    raw_piece_cut(&larger, 6 * page, &tail); /* inside the second */
+    struct raw_piece target = map_piece(40);
+    must(raw_piece_move_into(&tail, &target));
+    must(pattern_holds(target.address + page, 3 * page, 12));
+    must(pattern_holds(target.address + 4 * page, 3 * page, 13));
+    must(pattern_holds(larger.address + page, 3 * page, 10));
+    raw_piece_unmap(&larger);
+    raw_piece_unmap(&target);
+}
+
+/* What was moved does not merge with fresh pages behind it, also when its end was cut off before. */
+static void cut_and_extended(void)
+{
+    for (size_t at = 1; at <= 4; at++) {
+        struct raw_piece one = dirty_piece(3, 3, 20);
+        struct raw_piece piece = map_piece(10);
+        struct raw_piece tail;
+        struct raw_piece target = map_piece(12);
+        must(raw_piece_move_into(&one, &piece));
+        raw_piece_cut(&piece, at * page, &tail);
+        raw_piece_unmap(&tail);
+        must(raw_piece_extend(&piece, 4 * page));
+        piece.dirty_bytes = piece.bytes;
+        must(raw_piece_move_into(&piece, &target));
+        must(pattern_holds(target.address, (at < 3 ? at : 3) * page, 20));
+        raw_piece_unmap(&target);
+    }
+}
+
+/* Never more parts than there is room for: then the move is declined, and nothing has changed. */
+static void too_many(void)
+{
+    struct raw_piece whole = map_piece(40);
+    struct raw_piece one;
+    size_t moved = 0;
+    bool declined = false;
+    while (!declined && moved < 30) {
+        one = dirty_piece(1, 1, moved);
+        struct raw_piece before = whole;
+        declined = !raw_piece_move_into(&one, &whole);
+        if (declined)
+            must(memcmp(&before, &whole, sizeof whole) == 0 && pattern_holds(one.address, page, moved));
+        else
+            moved++;
+        must(raw_piece_is_valid(&whole));
+    }
+    must(declined == !map_moves_several());
+    must(moved >= 6);
+    for (size_t i = 0; i < moved; i++)
+        must(pattern_holds(whole.address + i * page, page, i));
+    must(all_zero(whole.address + moved * page, (40 - moved) * page));
+    if (declined)
+        raw_piece_unmap(&one);
+    raw_piece_unmap(&whole);
+}
+
+/* ---- anything after anything, against a model: each page's stamp, 0 where it must be clean ---- */
+
+#define PIECES     8U
+#define PAGES_MOST 96U
+
+static struct raw_piece pieces[PIECES];
+static uint64_t stamps[PIECES][PAGES_MOST];
+static uint64_t last_stamp;
+
+static void check_piece(unsigned i)
+{
+    if (pieces[i].bytes == 0)
+        return;
+    must(raw_piece_is_valid(&pieces[i]));
+    for (size_t number = 0; number < pieces[i].bytes / page; number++) {
+        const uint64_t *start = (const uint64_t *)(const void *)(pieces[i].address + number * page);
+        must(start[0] == stamps[i][number] && start[page / 8 - 1] == stamps[i][number]);
+        must(number * page < pieces[i].dirty_bytes || stamps[i][number] == 0);
+    }
+}
+
+static void check_model(size_t count)
+{
+    for (unsigned i = 0; i < PIECES; i++) {
+        check_piece(i);
+        count += pieces[i].bytes > 0 ? pieces[i].parts : 0;
+    }
+    must(map_count() == count);
+}
+
+static void write_on(unsigned i)
+{
+    for (size_t number = 0; number < pieces[i].bytes / page; number++) {
+        uint64_t *start = (uint64_t *)(void *)(pieces[i].address + number * page);
+        start[0] = start[page / 8 - 1] = stamps[i][number] = ++last_stamp;
+    }
+    pieces[i].dirty_bytes = pieces[i].bytes;
+}
+
+static void drop(unsigned i)
+{
+    raw_piece_unmap(&pieces[i]);
+    must(!page_is_mapped(pieces[i].address));
+    pieces[i].bytes = 0;
+}
+
+static void cut(unsigned i, unsigned j, struct random *random)
+{
+    size_t pages = pieces[i].bytes / page;
+    if (pages < 2)
+        return;
+    size_t at = 1 + random_below(random, pages - 1);
+    raw_piece_cut(&pieces[i], at * page, &pieces[j]);
+    memcpy(stamps[j], stamps[i] + at, (pages - at) * sizeof(uint64_t));
+}
+
+static void extend(unsigned i, size_t more)
+{
+    size_t pages = pieces[i].bytes / page;
+    if (pages + more > PAGES_MOST || pieces[i].dirty_bytes < pieces[i].bytes || !raw_piece_extend(&pieces[i], more * page))
+        return;
+    memset(stamps[i] + pages, 0, more * sizeof(uint64_t));
+}
+
+static void move_or_copy(unsigned i, unsigned j, bool copy)
+{
+    size_t pages = pieces[i].bytes / page;
+    size_t dirty = pieces[j].dirty_bytes / page;
+    if (pieces[i].bytes > pieces[j].bytes - pieces[j].dirty_bytes || pieces[i].dirty_bytes < pieces[i].bytes)
+        return;
+    if (copy)
+        raw_piece_copy_into(&pieces[i], &pieces[j]);
+    else if (!raw_piece_move_into(&pieces[i], &pieces[j]))
+        return;
+    memcpy(stamps[j] + dirty, stamps[i], pages * sizeof(uint64_t));
+    pieces[i].bytes = 0;
+}
+
+static void any_order(void)
+{
+    struct random random = {7};
+    size_t count = map_count();
+    for (unsigned step = 0; step < 4000; step++) {
+        unsigned i = (unsigned)random_below(&random, PIECES);
+        unsigned j = (unsigned)random_below(&random, PIECES);
+        size_t choice = random_below(&random, 12);
+        if (pieces[i].bytes == 0) {
+            pieces[i] = map_piece(1 + random_below(&random, PAGES_MOST / 2));
+            memset(stamps[i], 0, sizeof stamps[i]);
+        } else if (choice < 3) {
+            write_on(i);
+        } else if (choice < 4) {
+            drop(i);
+        } else if (choice < 6) {
+            extend(i, 1 + random_below(&random, 16));
+        } else if (i != j && pieces[j].bytes == 0) {
+            cut(i, j, &random);
+        } else if (i != j) {
+            move_or_copy(i, j, choice == 11);
+        }
+        check_model(count);
+    }
+    for (unsigned i = 0; i < PIECES; i++)
+        if (pieces[i].bytes > 0)
+            drop(i);
+}
+
+#define IN_CHILD(name)                                                                                                \
+    static void name##_in_child(void **state)                                                                         \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        run_in_child(name);                                                                                           \
+    }
+
+IN_CHILD(fresh)
+IN_CHILD(cuts)
+IN_CHILD(extensions)
+IN_CHILD(moves)
+IN_CHILD(copies)
+IN_CHILD(assembled)
+IN_CHILD(cut_and_extended)
+IN_CHILD(too_many)
+IN_CHILD(any_order)
+
+static void damage_is_seen(void **state)
+{
+    (void)state;
+    page = map_page_bytes();
+    if (map_moves_several())
+        skip(); /* the parts are not kept */
+    struct raw_piece piece = map_piece(4);
+    struct raw_piece damaged = piece;
+    damaged.parts = 0;
+    assert_false(raw_piece_is_valid(&damaged));
+    damaged.parts = PARTS_MOST + 1;
+    assert_false(raw_piece_is_valid(&damaged));
+    damaged = piece;
+    damaged.dirty_bytes = damaged.bytes + 1;
+    assert_false(raw_piece_is_valid(&damaged));
+    damaged = piece;
+    damaged.part_end[0] = 3 * page;
+    assert_false(raw_piece_is_valid(&damaged));
+    damaged.parts = 2;
+    damaged.part_end[1] = 4 * page;
+    assert_true(raw_piece_is_valid(&damaged));
+    damaged.part_end[0] = 4 * page;
+    assert_false(raw_piece_is_valid(&damaged));
+    raw_piece_unmap(&piece);
+    struct raw_piece none;
+    assert_false(raw_piece_map(SIZE_MAX / page * page, MIB, &none));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fresh_in_child),      cmocka_unit_test(cuts_in_child),
+        cmocka_unit_test(extensions_in_child), cmocka_unit_test(moves_in_child),
+        cmocka_unit_test(copies_in_child),     cmocka_unit_test(assembled_in_child),
+        cmocka_unit_test(too_many_in_child),   cmocka_unit_test(any_order_in_child),
+        cmocka_unit_test(cut_and_extended_in_child), cmocka_unit_test(damage_is_seen),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,263 @@
+/*
+ * os/settings: every unit and limit, the exact warnings, and what a process makes of its environment.
+ *
+ * For the last of these the program runs itself with the environment to be read, and an argument that makes it print
+ * its settings instead of testing.
+ */
+#include "os/settings.h"
+
+#include "unit.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* ---- one assignment at a time ---- */
+
+struct good {
+    const char *assignment;
+    const void *value; /* where it goes */
+    size_t size;
+    uint64_t expected;
+};
+
+#define FIELD(name) &settings.name, sizeof settings.name
+
+static const struct good good[] = {
+    {"TARN_DIRTY_LIMIT=0", FIELD(dirty_limit_bytes), 0},
+    {"TARN_DIRTY_LIMIT=17", FIELD(dirty_limit_bytes), 17},
+    {"TARN_DIRTY_LIMIT=17B", FIELD(dirty_limit_bytes), 17},
+    {"TARN_DIRTY_LIMIT=17K", FIELD(dirty_limit_bytes), UINT64_C(17) << 10},
+    {"TARN_DIRTY_LIMIT=17KiB", FIELD(dirty_limit_bytes), UINT64_C(17) << 10},
+    {"TARN_DIRTY_LIMIT=3M", FIELD(dirty_limit_bytes), UINT64_C(3) << 20},
+    {"TARN_DIRTY_LIMIT=3mib", FIELD(dirty_limit_bytes), UINT64_C(3) << 20},
+    {"TARN_DIRTY_LIMIT=5G", FIELD(dirty_limit_bytes), UINT64_C(5) << 30},
+    {"TARN_DIRTY_LIMIT=5GiB", FIELD(dirty_limit_bytes), UINT64_C(5) << 30},
+    {"TARN_DIRTY_LIMIT=64T", FIELD(dirty_limit_bytes), UINT64_C(64) << 40},
+    {"TARN_DIRTY_LIMIT=64TiB", FIELD(dirty_limit_bytes), UINT64_C(64) << 40},
+    {"TARN_RAW_CACHE=0", FIELD(raw_cache_bytes), 0},
+    {"TARN_RAW_CACHE=0M", FIELD(raw_cache_bytes), 0},
+    {"TARN_RAW_CACHE=70368744177664", FIELD(raw_cache_bytes), UINT64_C(1) << 46},
+    {"TARN_RUN_THRESHOLD=1K", FIELD(run_threshold_bytes), 1 << 10},
+    {"TARN_RUN_THRESHOLD=32K", FIELD(run_threshold_bytes), 32 << 10},
+    {"TARN_RAW_THRESHOLD=64K", FIELD(raw_threshold_bytes), 64 << 10},
+    {"TARN_RAW_THRESHOLD=512K", FIELD(raw_threshold_bytes), 512 << 10},
+    {"TARN_PURGE_DELAY=0", FIELD(purge_delay_ms), 0},
+    {"TARN_PURGE_DELAY=250ms", FIELD(purge_delay_ms), 250},
+    {"TARN_PURGE_DELAY=7s", FIELD(purge_delay_ms), 7000},
+    {"TARN_PURGE_DELAY=2min", FIELD(purge_delay_ms), 120000},
+    {"TARN_PURGE_DELAY=86400s", FIELD(purge_delay_ms), 86400000},
+    {"TARN_HUGE_PAGES=never", FIELD(huge_pages), HUGE_PAGES_NEVER},
+    {"TARN_HUGE_PAGES=system", FIELD(huge_pages), HUGE_PAGES_SYSTEM},
+    {"TARN_HUGE_PAGES=raw", FIELD(huge_pages), HUGE_PAGES_RAW},
+    {"TARN_HUGE_PAGES=always", FIELD(huge_pages), HUGE_PAGES_ALWAYS},
+    {"TARN_CHECK=1", FIELD(check), true},
+    {"TARN_CHECK=0", FIELD(check), false},
+    {"TARN_CHECK=on", FIELD(check), true},
+    {"TARN_CHECK=off", FIELD(check), false},
+    {"TARN_CHECK=yes", FIELD(check), true},
+    {"TARN_CHECK=no", FIELD(check), false},
+    {"TARN_STATS=1", FIELD(statistics_at_exit), true},
+    {"TARN_STATS=0", FIELD(statistics_at_exit), false},
+    {"TARN_VERBOSE=0", FIELD(verbosity), 0},
+    {"TARN_VERBOSE=2", FIELD(verbosity), 2},
+};
+
+#define LIMITS_BYTES "a number with a unit such as 64M from 0 B to 64.0 TiB; the default is used"
+#define LIMITS_TIME  "a number with a unit such as 250ms from 0 ms to 86400000 ms; the default is used"
+
+/* The assignment, and what follows it in the warning. */
+static const char *const bad[][2] = {
+    {"TARN_DIRTY_LIMIT=", LIMITS_BYTES},
+    {"TARN_DIRTY_LIMIT=M", LIMITS_BYTES},
+    {"TARN_DIRTY_LIMIT=-1", LIMITS_BYTES},
+    {"TARN_DIRTY_LIMIT= 1", LIMITS_BYTES},
+    {"TARN_DIRTY_LIMIT=1 M", LIMITS_BYTES},
+    {"TARN_DIRTY_LIMIT=1.5M", LIMITS_BYTES},
+    {"TARN_DIRTY_LIMIT=1MB", LIMITS_BYTES},
+    {"TARN_DIRTY_LIMIT=1Mx", LIMITS_BYTES},
+    {"TARN_DIRTY_LIMIT=0x10", LIMITS_BYTES},
+    {"TARN_DIRTY_LIMIT=65T", LIMITS_BYTES},
+    {"TARN_DIRTY_LIMIT=70368744177665", LIMITS_BYTES},
+    {"TARN_DIRTY_LIMIT=18446744073709551616", LIMITS_BYTES},
+    {"TARN_DIRTY_LIMIT=18014398509481984K", LIMITS_BYTES},
+    {"TARN_RAW_CACHE=10ms", LIMITS_BYTES},
+    {"TARN_RUN_THRESHOLD=1023", "a number with a unit such as 64M from 1.0 KiB to 32.0 KiB; the default is used"},
+    {"TARN_RUN_THRESHOLD=32769", "a number with a unit such as 64M from 1.0 KiB to 32.0 KiB; the default is used"},
+    {"TARN_RAW_THRESHOLD=65535", "a number with a unit such as 64M from 64.0 KiB to 512.0 KiB; the default is used"},
+    {"TARN_RAW_THRESHOLD=524289", "a number with a unit such as 64M from 64.0 KiB to 512.0 KiB; the default is used"},
+    {"TARN_PURGE_DELAY=250", LIMITS_TIME},
+    {"TARN_PURGE_DELAY=1h", LIMITS_TIME},
+    {"TARN_PURGE_DELAY=86400001ms", LIMITS_TIME},
+    {"TARN_HUGE_PAGES=", "never, system, raw or always; the default is used"},
+    {"TARN_HUGE_PAGES=Always", "never, system, raw or always; the default is used"},
+    {"TARN_CHECK=", "0 or 1; the default is used"},
+    {"TARN_CHECK=2", "0 or 1; the default is used"},
+    {"TARN_STATS=true", "0 or 1; the default is used"},
+    {"TARN_VERBOSE=3", "a number from 0 to 2; the default is used"},
+    {"TARN_VERBOSE=1K", "a number from 0 to 2; the default is used"},
+};
+
+#define GOOD_COUNT (sizeof good / sizeof good[0])
+#define BAD_COUNT  (sizeof bad / sizeof bad[0])
+
+static void good_values_are_stored(void **state)
+{
+    (void)state;
+    const struct settings before = settings;
+    for (size_t i = 0; i < GOOD_COUNT; i++) {
+        assert_true(settings_apply(good[i].assignment));
+        uint64_t stored = 0;
+        memcpy(&stored, good[i].value, good[i].size); /* little-endian */
+        if (stored != good[i].expected)
+            fail_msg("%s stored %llu", good[i].assignment, (unsigned long long)stored);
+    }
+    settings = before;
+}
+
+static void apply_bad(void *context)
+{
+    const struct settings before = settings;
+    (void)context;
+    for (size_t i = 0; i < BAD_COUNT; i++) {
+        must(!settings_apply(bad[i][0]));
+        must(memcmp(&settings, &before, sizeof settings) == 0);
+    }
+}
+
+static void bad_values_warn_and_change_nothing(void **state)
+{
+    (void)state;
+    static char expected[16384];
+    size_t length = 0;
+    for (size_t i = 0; i < BAD_COUNT; i++)
+        length += (size_t)snprintf(expected + length, sizeof expected - length,
+                                   "tarn: warning: %s is not understood, expected %s\n", bad[i][0], bad[i][1]);
+    struct outcome outcome;
+    child_run(apply_bad, NULL, &outcome);
+    assert_string_equal(outcome.output, expected);
+    assert_int_equal(outcome.status, 0);
+}
+
+static void apply_unknown(void *context)
+{
+    (void)context;
+    must(!settings_apply("TARN_DIRTY_LIMITS=5"));
+    must(!settings_apply("TARN_DIRTY=5"));
+    must(!settings_apply("TARN_"));
+    must(!settings_apply("TARN_ABCDEFGHIJKLMNOPQRSTUVWXYZ_ABCDEFGHIJKLMNOPQRSTUVWXYZ=1"));
+    must(!settings_apply("TARN_CHECK=ABCDEFGHIJKLMNOPQRSTUVWXYZ_ABCDEFGHIJKLMNOPQRSTUVWXYZ"));
+    must(!settings_apply("TARN_CHECK"));
+}
+
+static void unknown_names_and_long_texts(void **state)
+{
+    (void)state;
+    struct outcome outcome;
+    child_run(apply_unknown, NULL, &outcome);
+    assert_string_equal(
+        outcome.output,
+        "tarn: warning: there is no setting TARN_DIRTY_LIMITS; it is ignored\n"
+        "tarn: warning: there is no setting TARN_DIRTY; it is ignored\n"
+        "tarn: warning: there is no setting TARN_; it is ignored\n"
+        "tarn: warning: there is no setting TARN_ABCDEFGHIJKLMNOPQRSTUVWXYZ_ABCDEFGH; it is ignored\n"
+        "tarn: warning: TARN_CHECK=ABCDEFGHIJKLMNOPQRSTUVWXYZ_ABCDEFGHIJKLM is not understood, expected 0 or 1; the "
+        "default is used\n"
+        "tarn: warning: TARN_CHECK= is not understood, expected 0 or 1; the default is used\n");
+    assert_int_equal(outcome.status, 0);
+}
+
+static void be_silent(void *context)
+{
+    must(settings_apply("TARN_VERBOSE=0"));
+    apply_unknown(context);
+    must(!settings_apply("TARN_VERBOSE=7"));
+}
+
+static void verbosity_0_is_silent(void **state)
+{
+    (void)state;
+    child_must_succeed(be_silent, NULL);
+}
+
+/* ---- a process and its environment ---- */
+
+static void print(const char *name, const char *value, void *context)
+{
+    char *shown = context;
+    size_t length = strlen(shown);
+    snprintf(shown + length, 1024 - length, "%s=%s\n", name, value);
+}
+
+static int show(void)
+{
+    static char shown[1024];
+    settings_read(); /* once more changes nothing */
+    settings_each(print, shown);
+    return write(STDERR_FILENO, shown, strlen(shown)) > 0 ? 0 : 1;
+}
+
+static void run_with_environment(void *context)
+{
+    char *const arguments[] = {(char *)(uintptr_t) "settings", (char *)(uintptr_t) "show", NULL};
+    execve("/proc/self/exe", arguments, context);
+    must(!"execve");
+}
+
+static void check_process(const char *const *environment, const char *expected)
+{
+    struct outcome outcome;
+    child_run(run_with_environment, (void *)(uintptr_t)environment, &outcome);
+    assert_string_equal(outcome.output, expected);
+    assert_int_equal(outcome.status, 0);
+}
+
+#define DEFAULTS_BEFORE_VERBOSE                                                                                        \
+    "TARN_DIRTY_LIMIT=4.0 MiB\nTARN_PURGE_DELAY=1000 ms\nTARN_RAW_CACHE=64.0 MiB\nTARN_RUN_THRESHOLD=32.0 KiB\n"      \
+    "TARN_RAW_THRESHOLD=512.0 KiB\nTARN_HUGE_PAGES=system\nTARN_CHECK=0\nTARN_STATS=0\n"
+
+static void without_variables_the_defaults_stand(void **state)
+{
+    (void)state;
+    static const char *const environment[] = {"HOME=/", "NOT_TARN_CHECK=1", "tarn_check=1", "TARNISH=1", NULL};
+    check_process(environment, DEFAULTS_BEFORE_VERBOSE "TARN_VERBOSE=1\n");
+}
+
+static void variables_are_read_at_the_start(void **state)
+{
+    (void)state;
+    static const char *const environment[] = {
+        "TARN_RAW_CACHE=1G", "TARN_PURGE_DELAY=3s", "HOME=/",           "TARN_RAW_THRESHOLD=100K", "TARN_CHECK=yes",
+        "TARN_VERBOSE=0",    "TARN_NONSENSE=1",     "TARN_DIRTY_LIMIT=many", NULL};
+    check_process(environment, "TARN_DIRTY_LIMIT=4.0 MiB\nTARN_PURGE_DELAY=3000 ms\nTARN_RAW_CACHE=1.0 GiB\n"
+                               "TARN_RUN_THRESHOLD=32.0 KiB\nTARN_RAW_THRESHOLD=100.0 KiB\nTARN_HUGE_PAGES=system\n"
+                               "TARN_CHECK=1\nTARN_STATS=0\nTARN_VERBOSE=0\n");
+}
+
+static void mistakes_are_told_once_each(void **state)
+{
+    (void)state;
+    static const char *const environment[] = {"TARN_NONSENSE=1", "TARN_STATS=perhaps", "TARN_VERBOSE=9", NULL};
+    check_process(environment, "tarn: warning: TARN_VERBOSE=9 is not understood, expected a number from 0 to 2; the "
+                               "default is used\n"
+                               "tarn: warning: there is no setting TARN_NONSENSE; it is ignored\n"
+                               "tarn: warning: TARN_STATS=perhaps is not understood, expected 0 or 1; the default is "
+                               "used\n" DEFAULTS_BEFORE_VERBOSE "TARN_VERBOSE=1\n");
+}
+
+int main(int count, char **arguments)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(good_values_are_stored),
+        cmocka_unit_test(bad_values_warn_and_change_nothing),
+        cmocka_unit_test(unknown_names_and_long_texts),
+        cmocka_unit_test(verbosity_0_is_silent),
+        cmocka_unit_test(without_variables_the_defaults_stand),
+        cmocka_unit_test(variables_are_read_at_the_start),
+        cmocka_unit_test(mistakes_are_told_once_each),
+    };
+    if (count == 2 && strcmp(arguments[1], "show") == 0)
+        return show();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

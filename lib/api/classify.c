@@ -22,8 +22,7 @@ struct classified classify(const void *pointer)
     if (((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0)
         return classify_raw(pointer);
     uint32_t class;
-    found.pool = classify_pool(pointer, &found.heap, &class);
-    if (found.pool != NULL) {
+    if (classify_pool(pointer, &found.pool, &found.heap, &class)) {
         found.kind = KIND_POOL;
         found.bytes = class_bytes(class);
     } else if (address_index_get(pointer) == ADDRESS_ARENA) {

@@ -20,19 +20,20 @@ struct classified {
  * of a pool is KIND_POOL. Any thread. */
 struct classified classify(const void *pointer);
 
-/* The pool of which the pointer is a block, its owner, read once, and its class; NULL when it is none of a pool's. Reads
- * nothing that a running thread writes often. */
-ALWAYS_INLINE struct pool *classify_pool(const void *pointer, struct heap **owner, uint32_t *class)
+/* Whether the pointer is a block of a pool: of which, its owner, read once, and its class. Reads nothing that a running
+ * thread writes often. */
+ALWAYS_INLINE bool classify_pool(const void *pointer, struct pool **pool, struct heap **owner, uint32_t *class)
 {
     if (((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0 || ((uintptr_t)pointer & (BLOCK_ALIGNMENT - 1)) != 0 ||
         address_index_get(pointer) != ADDRESS_ARENA)
-        return NULL;
+        return false;
     /* acquire: pairs with the release in enter_owner (pool/pool); publishes the pool's fixed fields. */
     uint64_t word = atomic_load_explicit(&arena_of(pointer)->slot_map[arena_slot_of(pointer)], memory_order_acquire);
     if (word == 0 || word_is_run(word))
-        return NULL;
+        return false;
+    *pool = pool_of_word(pointer, word);
     *owner = pool_word_heap(word);
-    return pool_word_has_block(pointer, word, class) ? pool_of_word(pointer, word) : NULL;
+    return pool_word_has_block(pointer, word, class);
 }
 
 /* The same, where anything but a live block is fatal. `call` is the function's name for the message. */

@@ -15,10 +15,10 @@
 #include "raw/raw.h"
 #include "tarn/tarn.h"
 
-static void free_pool_block(struct pool *pool, const struct heap *owner, uint32_t class, struct block *block)
+/* By a thread that has no heap yet, or no more; or its own block after all, with TARN_CHECK. */
+static __attribute__((noinline)) void free_pool_block_rarely(struct pool *pool, const struct heap *owner,
+                                                             uint32_t class, struct block *block)
 {
-    if (UNLIKELY(heap_marks_free(block->canary, pool)))
-        fatal_double_free(block, class_bytes(class));
     struct heap *heap = thread_heap();
     if (heap == owner)
         heap_free_own(pool, block);
@@ -26,6 +26,17 @@ static void free_pool_block(struct pool *pool, const struct heap *owner, uint32_
         mailbox_send(heap, class, block);
     else
         mailbox_send_now(pool, block);
+}
+
+ALWAYS_INLINE void free_pool_block(struct pool *pool, const struct heap *owner, uint32_t class, struct block *block)
+{
+    if (UNLIKELY(heap_marks_free(block->canary, pool)))
+        fatal_double_free(block, class_bytes(class));
+    struct heap *heap = heap_self;
+    if (LIKELY(heap != owner && heap != &heap_none))
+        mailbox_send(heap, class, block);
+    else
+        free_pool_block_rarely(pool, owner, class, block);
 }
 
 static void free_run(void *pointer)
@@ -39,16 +50,9 @@ static void free_run(void *pointer)
         fatal_invalid(pointer, "free");
 }
 
-/* Whatever the hot path of free does not serve. */
-static __attribute__((noinline)) void free_elsewhere(void *pointer)
+/* No block of a pool. */
+static __attribute__((noinline)) void free_large(void *pointer)
 {
-    struct heap *owner;
-    uint32_t class;
-    struct pool *pool = classify_pool(pointer, &owner, &class);
-    if (LIKELY(pool != NULL)) {
-        free_pool_block(pool, owner, class, pointer);
-        return;
-    }
     if (pointer == NULL)
         return;
     struct classified found = classify(pointer);
@@ -65,6 +69,19 @@ static __attribute__((noinline)) void free_elsewhere(void *pointer)
         break;
     }
     fatal_invalid(pointer, "free");
+}
+
+/* Whatever the hot path of free does not serve: mostly blocks of other threads. */
+static __attribute__((noinline)) void free_elsewhere(void *pointer)
+{
+    struct pool *pool;
+    struct heap *owner;
+    uint32_t class;
+    if (UNLIKELY(!classify_pool(pointer, &pool, &owner, &class))) {
+        free_large(pointer);
+        return;
+    }
+    free_pool_block(pool, owner, class, pointer);
 }
 
 COLD static void free_again(const void *pointer, const struct pool *pool)

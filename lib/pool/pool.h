@@ -150,7 +150,7 @@ static inline bool pool_word_has_block(const void *pointer, uint64_t word, uint3
     uint32_t offset = (uint32_t)((uintptr_t)pointer - (uintptr_t)arena) - first_slot * (uint32_t)SLOT_BYTES;
     uint32_t number;
     *class = atomic_load_explicit(&arena->slot_class[first_slot], memory_order_relaxed);
-    return class_has_block_at(*class, offset, &number) && number < class_pool_blocks(*class);
+    return class_has_block_at(*class, offset, &number);
 }
 
 /* Whether the block is on the pool's list; the owner only. */

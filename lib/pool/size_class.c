@@ -1,16 +1,19 @@
 #include "pool/size_class.h"
 
-#define RECIPROCAL(bytes) ((uint32_t)(((UINT64_C(1) << CLASS_RECIPROCAL_SHIFT) + (bytes) / 16 - 1) / ((bytes) / 16)))
-#define EIGHT(first, step)                                                                                         \
-    RECIPROCAL(first), RECIPROCAL((first) + (step)), RECIPROCAL((first) + 2 * (step)),                             \
-        RECIPROCAL((first) + 3 * (step)), RECIPROCAL((first) + 4 * (step)), RECIPROCAL((first) + 5 * (step)),      \
-        RECIPROCAL((first) + 6 * (step)), RECIPROCAL((first) + 7 * (step))
+#define UNITS(bytes)      ((bytes) / 16)
+#define POOL_BYTES(bytes) ((bytes) <= 512 ? 1 << 14 : (bytes) <= 2048 ? 1 << 16 : (bytes) <= 8192 ? 1 << 17 : 1 << 18)
+#define SHAPE(bytes)                                                                                               \
+    {                                                                                                              \
+        (uint32_t)(((UINT64_C(1) << CLASS_RECIPROCAL_SHIFT) + UNITS(bytes) - 1) / UNITS(bytes)), UNITS(bytes),     \
+            POOL_BYTES(bytes) / (bytes)                                                                            \
+    }
 #define FOUR(first, step)                                                                                          \
-    RECIPROCAL(first), RECIPROCAL((first) + (step)), RECIPROCAL((first) + 2 * (step)), RECIPROCAL((first) + 3 * (step))
+    SHAPE(first), SHAPE((first) + (step)), SHAPE((first) + 2 * (step)), SHAPE((first) + 3 * (step))
+#define EIGHT(first, step) FOUR(first, step), FOUR((first) + 4 * (step), step)
 
-const uint32_t class_reciprocals[CLASS_COUNT] = {
-    EIGHT(16, 16),    EIGHT(144, 16),    EIGHT(288, 32),    FOUR(640, 128),    FOUR(1280, 256),
-    FOUR(2560, 512),  FOUR(5120, 1024),  FOUR(10240, 2048), FOUR(20480, 4096),
+const struct class_shape class_shapes[CLASS_COUNT] = {
+    EIGHT(16, 16),   EIGHT(144, 16),   EIGHT(288, 32),    FOUR(640, 128),    FOUR(1280, 256),
+    FOUR(2560, 512), FOUR(5120, 1024), FOUR(10240, 2048), FOUR(20480, 4096),
 };
 
 uint32_t class_of_aligned_size(size_t bytes, size_t alignment)

@@ -32,17 +32,26 @@ ALWAYS_INLINE uint32_t class_of_size(size_t bytes)
     return (log2 - 9) * 4 + CLASS_FINE_COUNT + (uint32_t)((bytes - 1) >> (log2 - 2)) - 4;
 }
 
+/* What follows from a class, as a table: read by every free of another thread's block. */
+struct class_shape {
+    uint32_t reciprocal; /* 2^CLASS_RECIPROCAL_SHIFT / units, rounded up */
+    uint16_t units;      /* block size in units of 16 bytes */
+    uint16_t blocks;     /* in a pool */
+};
+extern const struct class_shape class_shapes[CLASS_COUNT];
+
+#define CLASS_RECIPROCAL_SHIFT 31
+
 /* Block size of a class, bytes. */
 static inline uint32_t class_bytes(uint32_t class)
 {
-    if (class < CLASS_LINEAR_COUNT)
-        return (class + 1) * BLOCK_ALIGNMENT;
-    if (class < CLASS_FINE_COUNT) {
-        uint32_t step = class - CLASS_LINEAR_COUNT;
-        return (step % 8 + 9) << (step / 8 + 4);
-    }
-    uint32_t step = class - CLASS_FINE_COUNT;
-    return (step % 4 + 5) << (step / 4 + 7);
+    return class_shapes[class].units * BLOCK_ALIGNMENT;
+}
+
+/* Blocks of a pool of this class. */
+static inline uint32_t class_pool_blocks(uint32_t class)
+{
+    return class_shapes[class].blocks;
 }
 
 /* Slots of a pool of this class: 16 KiB of blocks up to 512 bytes, then 64, 128 and 256 KiB. */
@@ -56,24 +65,15 @@ static inline uint32_t class_pool_slots(uint32_t class)
     return bytes <= 8192 ? 8 : 16;
 }
 
-/* Blocks of a pool of this class. */
-static inline uint32_t class_pool_blocks(uint32_t class)
-{
-    return class_pool_slots(class) * (UINT32_C(16) << 10) / class_bytes(class);
-}
-
-/* A block number without a division: units of 16 bytes times the class's reciprocal, 2^31 / (class_bytes / 16) rounded up.
- * Exact: offsets are below 2^14 units and sizes at most 2^11, so rounding up adds less than 2^14 / 2^31 to a quotient whose
- * fraction is at most 1 - 2^-11. */
-#define CLASS_RECIPROCAL_SHIFT 31
-extern const uint32_t class_reciprocals[CLASS_COUNT];
-
-/* Whether a block of this class begins `offset` bytes, a multiple of 16, behind its pool's start. */
+/* Whether a block of this class begins `offset` bytes, a multiple of 16, behind its pool's start; its number. Without a
+ * division, and exact: offsets are below 2^14 units and sizes at most 2^11, so rounding the reciprocal up adds less than
+ * 2^14 / 2^31 to a quotient whose fraction is at most 1 - 2^-11. */
 static inline bool class_has_block_at(uint32_t class, uint32_t offset, uint32_t *number)
 {
+    const struct class_shape *shape = &class_shapes[class];
     uint32_t units = offset / BLOCK_ALIGNMENT;
-    *number = (uint32_t)((uint64_t)units * class_reciprocals[class] >> CLASS_RECIPROCAL_SHIFT);
-    return *number * (class_bytes(class) / BLOCK_ALIGNMENT) == units;
+    *number = (uint32_t)((uint64_t)units * shape->reciprocal >> CLASS_RECIPROCAL_SHIFT);
+    return *number * shape->units == units && *number < shape->blocks;
 }
 
 /* The smallest class whose blocks hold `bytes` and are multiples of `alignment` (and so aligned to it, since pools

@@ -22,7 +22,7 @@ struct classified classify(const void *pointer)
     if (((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0)
         return classify_raw(pointer);
     uint32_t class;
-    if (classify_pool(pointer, &found.pool, &found.heap, &class)) {
+    if (classify_pool(pointer, &found.pool, &found.heap, &class) && pool_is_block(found.pool, pointer)) {
         found.kind = KIND_POOL;
         found.bytes = class_bytes(class);
     } else if (address_index_get(pointer) == ADDRESS_ARENA) {
@@ -31,13 +31,26 @@ struct classified classify(const void *pointer)
     return found;
 }
 
+COLD __attribute__((noreturn)) static void fatal_freed(const void *pointer, size_t bytes, const char *call)
+{
+    struct text line = {0};
+    text_string(&line, "freed memory ");
+    text_address(&line, pointer);
+    text_string(&line, " passed to ");
+    text_string(&line, call);
+    text_string(&line, " (");
+    text_decimal(&line, bytes);
+    text_string(&line, "-byte class)");
+    fatal_line(&line);
+}
+
 struct classified classify_live(const void *pointer, const char *call)
 {
     struct classified found = classify(pointer);
     if (UNLIKELY(found.kind == KIND_INVALID))
         fatal_invalid(pointer, call);
     if (UNLIKELY(found.kind == KIND_POOL && heap_marks_free(((const struct block *)pointer)->canary, found.pool)))
-        fatal_block("freed memory passed to", pointer, found.bytes, call);
+        fatal_freed(pointer, found.bytes, call);
     return found;
 }
 

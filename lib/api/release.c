@@ -20,6 +20,8 @@ static __attribute__((noinline)) void free_pool_block_rarely(struct pool *pool, 
                                                              uint32_t class, struct block *block)
 {
     struct heap *heap = thread_heap();
+    if (heap == owner && UNLIKELY(!pool_is_block(pool, block)))
+        fatal_invalid(block, "free");
     if (heap == owner)
         heap_free_own(pool, block);
     else if (heap != NULL)

@@ -239,6 +239,8 @@ static void receive(struct heap *heap, struct block *last)
         return;
     }
     struct pool *pool = pool_of_word(last, word);
+    if (UNLIKELY(!pool_is_block(pool, last))) /* a block that was never given out: the sender cannot know */
+        fatal_pointer("invalid pointer was passed to free: no live block begins at", last);
     last->canary = pool;
     struct block *first = last->next;
     last->next = pool->free;

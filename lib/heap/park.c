@@ -179,7 +179,7 @@ void park_posted_to(struct heap *heap, const struct heap *owner)
 void park_tend(struct heap *heap)
 {
     uint64_t last_ms = atomic_load_explicit(&tended_ms, memory_order_relaxed);
-    if (heap->tick_ms - last_ms < housekeeper_interval_ms() ||
+    if (heap->tick_ms < last_ms + housekeeper_interval_ms() ||
         !atomic_compare_exchange_strong_explicit(&tended_ms, &last_ms, heap->tick_ms, memory_order_relaxed,
                                                  memory_order_relaxed))
         return;

@@ -341,6 +341,44 @@ static void written_to_while_on_the_list(void **state)
     child_must_die(overwrite_and_take, block, line);
 }
 
+static void drain_overwritten(void *context)
+{
+    memset(context, 0x12, 8);
+    mailbox_drain(owner);
+}
+
+static void drain_freed_again(void *context)
+{
+    struct block *block = context;
+    heap_free_own(pool_of(block), block); /* by its owner, who does not see that it is on its way */
+    mailbox_drain(owner);
+}
+
+static void drain_freed_again_elsewhere(void *context)
+{
+    struct block *block = context;
+    mailbox_send(heaps[2], pool_class(pool_of(block)), block);
+    mailbox_drain(owner);
+}
+
+static void spoilt_on_the_way(void **state)
+{
+    (void)state;
+    char line[256];
+    struct block *block = take(owner, 100);
+    struct block *other = take(owner, 100);
+    mailbox_send(freer, pool_class(pool_of(block)), block);
+    mailbox_flush(freer);
+    snprintf(line, sizeof line,
+             "tarn: fatal: heap corruption: freed memory was written to at %p (112-byte class)", (void *)block);
+    child_must_die(drain_overwritten, block, line);
+    snprintf(line, sizeof line, "tarn: fatal: double free of %p (112-byte class)", (void *)block);
+    child_must_die(drain_freed_again, block, line);
+    child_must_die(drain_freed_again_elsewhere, block, line);
+    mailbox_drain(owner);
+    heap_free_own(pool_of(other), other);
+}
+
 /* ---- threads ---- */
 
 #define SENDERS 4U
@@ -438,6 +476,7 @@ int main(void)
         TEST(what_is_not_posted_goes_to_the_new_owner),
         TEST(what_became_ones_own),
         TEST(written_to_while_on_the_list),
+        TEST(spoilt_on_the_way),
         TEST(threads_lose_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

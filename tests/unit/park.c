@@ -214,6 +214,22 @@ static void a_heap_parked_for_a_tick_is_settled(void **state)
     check_settled(one, 0);
 }
 
+/* Memory that comes home to a heap without a thread is given back at once. */
+static void what_is_posted_to_a_parked_heap_is_settled(void **state)
+{
+    (void)state;
+    struct heap *one = take();
+    struct block *blocks[3] = {block_of(one, 900), block_of(one, 900), block_of(one, 12000)};
+    leave(one);
+    for (unsigned i = 0; i < 3; i++)
+        mailbox_send(heap, pool_class(pool_of(blocks[i])), blocks[i]);
+    mailbox_flush(heap);
+    assert_false(mailbox_is_waiting(one));
+    assert_true(park_is_parked(one->number));
+    check_settled(one, 0);
+    assert_ptr_equal(one->reader, &one->own_reader);
+}
+
 static void a_running_heap_is_left_alone(void **state)
 {
     (void)state;
@@ -221,6 +237,7 @@ static void a_running_heap_is_left_alone(void **state)
     struct block *block = block_of(one, 200);
     struct pool *pool = pool_of(block);
     mailbox_send_now(pool, block);
+    park_posted_to(heap, one);
     heap->tick_ms = 2000000;
     tend();
     tend();
@@ -380,6 +397,7 @@ int main(void)
         TEST(a_heap_is_left_warm),
         TEST(what_a_leaving_thread_owes_is_posted),
         TEST(a_heap_parked_for_a_tick_is_settled),
+        TEST(what_is_posted_to_a_parked_heap_is_settled),
         TEST(a_running_heap_is_left_alone),
         TEST(in_need_all_are_settled_at_once),
         TEST(harvest_adopts_a_pool),

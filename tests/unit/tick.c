@@ -145,11 +145,11 @@ static void make_reserves(void)
     mailbox_send(heap, pool_class(pool_of(reserves.foreign)), reserves.foreign);
     reserves.kept = block_of(heap, 700);
     reserves.own = block_of(heap, 700);
-    mailbox_send_now(pool_of(reserves.own), reserves.own);
     struct block *empty = block_of(heap, 9000);
     heap_free_own(pool_of(empty), empty);
     assert_true(run_free(heap, run_malloc(heap, 50000, &zeroed)));
     assert_true(heap->run_slots > 0);
+    mailbox_send_now(pool_of(reserves.own), reserves.own); /* the last: whoever needs blocks drains */
     assert_int_equal(pool_used(pool_of(reserves.kept)), 2);
 }
 

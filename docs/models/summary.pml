@@ -11,15 +11,13 @@
  *   finder:      looks for a member meanwhile, and takes away what it finds left over
  *
  * Asserted when nobody is inside any more: a member in its leaf has its bits in middle and root ("no member is missing"),
- * and a search finds it, whatever bits were left over above empty leaves. Also that a search ends (no state is visited
- * twice without a writer's step between: the search is bounded by ROUNDS, and runs out of them never).
+ * and a search finds it, whatever bits were left over above empty leaves.
  *
  * BROKEN: clear_above_leaf does not look at the leaf again after it took the bit above away. A member is lost.
  * EXACT: asserts that no bit is left over above an empty word. That does not hold: a thread that puts bits back
  * may be overtaken by the remover of the leaf's last member. It is why find_in_bucket clears bits.
  */
 #define BIT(i) (1 << (i))
-#define ROUNDS 12
 
 byte root;
 byte middle;
@@ -87,12 +85,9 @@ inline remove(l, b)
 inline find(found)
 {
     found = 255;
-    round = 0;
     do
     :: found != 255 -> break
     :: else ->
-        assert(round < ROUNDS);
-        round++;
         if
         :: root == 0 -> found = 0
         :: else ->
@@ -134,7 +129,7 @@ proctype stays()
 proctype finder()
 {
     bool middle_empty, ignored;
-    byte found, word, l, round;
+    byte found, word, l;
     find(found);
     done++
 }
@@ -142,7 +137,7 @@ proctype finder()
 init
 {
     bool middle_empty, ignored;
-    byte found, word, l, round;
+    byte found, word, l;
     atomic {
         leaf[1] = BIT(0);
         middle = BIT(1);

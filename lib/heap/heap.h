@@ -179,14 +179,16 @@ ALWAYS_INLINE void *heap_malloc_small(struct heap *heap, size_t bytes)
     return block;
 }
 
-/* The same for DIRECT_BYTES_MOST < bytes <= CLASS_BYTES_MOST. */
+/* The same for DIRECT_BYTES_MOST < bytes <= CLASS_BYTES_MOST. Each counts on the budget as if it were small. */
 ALWAYS_INLINE void *heap_malloc_medium(struct heap *heap, size_t bytes)
 {
+    if (bytes <= DIRECT_BYTES_MOST)
+        __builtin_unreachable(); /* spares class_of_size two branches */
     struct pool *pool = heap->bins[class_of_size(bytes)].current;
     struct block *block = pool->free;
     if (UNLIKELY(block->canary != pool))
         return heap_malloc_slow(heap, bytes);
-    if (UNLIKELY((heap->budget_bytes -= (int64_t)bytes) < 0))
+    if (UNLIKELY((heap->budget_bytes -= (int64_t)DIRECT_BYTES_MOST) < 0))
         return heap_malloc_slow(heap, bytes);
     block->canary = NULL;
     pool->free = block->next;

@@ -4,10 +4,11 @@
  * (the owner change). A chain is one block here. Foreign lists are their thread's own and are left out.
  *
  * Heap 0 is parked and owns the pool. Two threads free blocks of it: each reads the owner from the slot map and pushes on
- * that heap's inbox with a CAS. The first frees its block again after it has come back (it was allocated anew
- * meanwhile), so that an inbox sees the same address twice: what ABA would need. A thread that runs heap 1 claims heap 0,
- * drains it, makes the pool its own, hands heap 0 back and drains heap 1. A new thread takes heap 0, drains it and
- * parks it. Either may come first. Whoever drains a block of a pool that is not its heap's posts it on.
+ * that heap's inbox with a CAS. One frees its block again after it has come back (it was allocated anew meanwhile), so
+ * that an inbox sees the same address twice: what ABA would need. The other settles the heap that it posted to, when
+ * that is parked (park_posted_to). A thread that runs heap 1 claims heap 0, drains it, makes the pool its own, hands heap 0
+ * back and drains heap 1. A new thread takes heap 0, drains it and parks it. Whoever drains a block of a pool that is not
+ * its heap's posts it on.
  *
  * Memory is sequentially consistent here. In C the push is a release, the drain an acquire, and the claim of a heap is
  * paired with its hand_back; no other pair of words is read by one thread and written by another in the opposite order.
@@ -77,9 +78,13 @@ inline drain(heap)
 
 proctype frees_once()
 {
-    byte to, head;
+    byte message, following, to, head;
     post(LAST);
     freed[LAST]++;
+    if
+    :: atomic { to == 0 && parked -> parked = false }; drain(0); parked = true
+    :: true
+    fi;
     done++
 }
 

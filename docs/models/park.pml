@@ -1,8 +1,8 @@
 /* A heap is held by one thread at a time, and nothing that one holder did is lost to the next.
  *
  * Models lib/heap/park.c: park_is_parked, claim, hand_back, claim_next, new_heap, park_take, park_leave, settle_parked (in
- * park_tend and park_settle_all), park_harvest. Two heaps with one word of bits. Two threads come and go; one tends parked
- * heaps; one harvests. Heap 1 does not exist yet in the beginning: who finds no parked heap makes it.
+ * park_tend, park_posted_to and park_settle_all), park_harvest. Two heaps with one word of bits. Two threads come and go; one
+ * tends parked heaps; one harvests. Heap 1 does not exist yet in the beginning: who finds no parked heap makes it.
  *
  * The heap itself is one number, read and written back by whoever holds it, in two steps: a second holder in between, or one
  * that sees an older state, would be seen. In C the bit is set by a release and cleared by an acquire.

@@ -103,7 +103,7 @@ void walk_end(void)
 
 void walk_wait(void)
 {
-    if (atomic_load_explicit(&forked, memory_order_relaxed))
+    if (atomic_load_explicit(&forked, memory_order_relaxed) || lock_forking)
         return;
     /* It sleeps in poll(2), where the thread must not be cancelled with liburcu's locks held. */
     int cancelling;

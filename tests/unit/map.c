@@ -33,7 +33,7 @@ static void page_size_and_limit_are_the_systems(void **state)
     unsigned long most = 0;
     FILE *file = fopen("/proc/sys/vm/max_map_count", "r");
     if (file == NULL)
-        skip();
+        not_here("no /proc/sys/vm");
     assert_int_equal(fscanf(file, "%lu", &most), 1);
     fclose(file);
     errno = ERRNO_BEFORE;
@@ -104,7 +104,7 @@ static void a_taken_place_is_stepped_around(void **state)
     char *taken = mmap(first - bytes, bytes, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_NORESERVE, -1, 0);
     if (taken == MAP_FAILED)
-        skip();
+        not_here("no room below the first mapping");
     memset(taken, 't', bytes);
     size_t count = map_count();
     size_t space = address_space_bytes();
@@ -146,7 +146,7 @@ static void locked_pages_are_not_purged(void **state)
     assert_non_null(address);
     pattern_write(address, page, 2);
     if (mlock(address, page) != 0)
-        skip();
+        not_here("no memory may be locked");
     errno = ERRNO_BEFORE;
     assert_false(map_purge(address, page));
     assert_int_equal(errno, ERRNO_BEFORE);
@@ -299,7 +299,7 @@ static void huge_pages_are_asked_for_and_forbidden(void **state)
 {
     (void)state;
     if (access("/sys/kernel/mm/transparent_hugepage/enabled", R_OK) != 0)
-        skip();
+        not_here("no huge pages");
     char *address = map_pages_aligned(4 * MIB, 4 * MIB);
     assert_non_null(address);
     errno = ERRNO_BEFORE;

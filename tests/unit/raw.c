@@ -7,6 +7,7 @@
 #include "raw/raw.h"
 
 #include "arena/address_index.h"
+#include "heap/thread.h"
 #include "kernel.h"
 #include "os/clock.h"
 #include "os/map.h"
@@ -28,7 +29,8 @@ static void run_body(void *context)
     const struct body *body = context;
     kernel_faults = 0; /* but for the one by which the library found out */
     size_t dirty;
-    /* What is mapped once, and stays: records, leaves of the index for the addresses that come next. */
+    /* What is mapped once, and stays: a heap, records, leaves of the index for the addresses that come next. */
+    must(thread_heap() != NULL);
     char *block = raw_malloc(MIB, 0, &dirty);
     must(block != NULL && raw_free(block));
     for (unsigned leaf = 0; leaf < 4; leaf++)

@@ -1,21 +1,23 @@
 /*
  * Tarn: a thread-scalable memory allocator.
  *
- * The calls of the C standard library under names of their own. In a program that Tarn is preloaded or linked into,
- * malloc and tarn_malloc are the same function; a library built with -Doverride=false has these names only.
+ * The calls of the C standard library under names of their own. In a program that Tarn is preloaded or linked
+ * into, malloc and tarn_malloc are the same function; a library built with -Doverride=false has these names
+ * only.
  *
- * All calls may be made by any thread at any time, also before constructors and after destructors have run, and in
- * the child of a fork. None is async-signal-safe. A block may be freed by another thread than the one that got it.
+ * All calls may be made by any thread at any time, also before constructors and after destructors have run,
+ * and in the child of a fork. None is async-signal-safe. A block may be freed by another thread than the one
+ * that got it.
  *
- * Sizes are bytes. Every block is aligned to 16 bytes at least. A request of 0 bytes gets a block of its own that may
- * be freed. A request above PTRDIFF_MAX fails. On failure a call returns NULL, sets errno to ENOMEM unless said
- * otherwise, and changes nothing.
+ * Sizes are bytes. Every block is aligned to 16 bytes at least. A request of 0 bytes gets a block of its own
+ * that may be freed. A request above PTRDIFF_MAX fails. On failure a call returns NULL, sets errno to ENOMEM
+ * unless said otherwise, and changes nothing.
  *
- * Passing a pointer that is not a live block of Tarn to any of these calls is a mistake of the program. When it is
- * seen, one line on stderr names it and the process ends with SIGABRT.
+ * Passing a pointer that is not a live block of Tarn to any of these calls is a mistake of the program. When
+ * it is seen, one line on stderr names it and the process ends with SIGABRT.
  *
- * Sources: C17 7.22.3, C23 7.24.4, POSIX.1-2024, malloc(3), mallinfo(3), malloc_info(3), malloc_trim(3) of Linux
- * man-pages.
+ * Sources: C17 7.22.3, C23 7.24.4, POSIX.1-2024, malloc(3), mallinfo(3), malloc_info(3), malloc_trim(3) of
+ * Linux man-pages.
  */
 #ifndef TARN_TARN_H
 #define TARN_TARN_H
@@ -51,8 +53,8 @@ TARN_ALLOCATES(1) void *tarn_malloc(size_t size) TARN_NOTHROW;
 /* C17 7.22.3.2: count * size bytes, all zero. ENOMEM when the product overflows. */
 TARN_ALLOCATES(1, 2) void *tarn_calloc(size_t count, size_t size) TARN_NOTHROW;
 
-/* C17 7.22.3.5. realloc(NULL, size) is malloc(size); realloc(pointer, 0) frees the block and returns NULL, as in the
- * GNU C library. On failure the old block stays as it was. */
+/* C17 7.22.3.5. realloc(NULL, size) is malloc(size); realloc(pointer, 0) frees the block and returns NULL, as
+ * in the GNU C library. On failure the old block stays as it was. */
 TARN_RESULT void *tarn_realloc(void *pointer, size_t size) TARN_NOTHROW;
 
 /* POSIX.1-2024: realloc to count * size bytes; ENOMEM, and the block stays, when the product overflows. */
@@ -64,8 +66,8 @@ void tarn_free(void *pointer) TARN_NOTHROW;
 /* Older name of free. */
 void tarn_cfree(void *pointer) TARN_NOTHROW;
 
-/* C23 7.24.4.4: as free, with the size that was asked for when the block was allocated or last resized. A size that
- * the block cannot have been asked for is fatal. */
+/* C23 7.24.4.4: as free, with the size that was asked for when the block was allocated or last resized. A
+ * size that the block cannot have been asked for is fatal. */
 void tarn_free_sized(void *pointer, size_t size) TARN_NOTHROW;
 
 /* C23 7.24.4.5: as free, with what aligned_alloc was asked for. */
@@ -74,8 +76,8 @@ void tarn_free_aligned_sized(void *pointer, size_t alignment, size_t size) TARN_
 /* C17 7.22.3.1. EINVAL when the alignment is not a power of two. The size need not be a multiple of it. */
 TARN_ALLOCATES(2) void *tarn_aligned_alloc(size_t alignment, size_t size) TARN_NOTHROW;
 
-/* POSIX.1-2024. Returns 0, EINVAL (the alignment is not a power of two, or not a multiple of sizeof(void *)) or
- * ENOMEM; errno is left alone, and *pointer is written on success only. */
+/* POSIX.1-2024. Returns 0, EINVAL (the alignment is not a power of two, or not a multiple of sizeof(void *))
+ * or ENOMEM; errno is left alone, and *pointer is written on success only. */
 TARN_RESULT int tarn_posix_memalign(void **pointer, size_t alignment, size_t size) TARN_NOTHROW;
 
 /* memalign(3): an alignment that is not a power of two is rounded up to one; EINVAL when there is none. */
@@ -88,17 +90,18 @@ TARN_RESULT void *tarn_pvalloc(size_t size) TARN_NOTHROW;
 /* malloc_usable_size(3): bytes of the block that may be used, at least what was asked for; 0 for NULL. */
 size_t tarn_malloc_usable_size(void *pointer) TARN_NOTHROW;
 
-/* malloc_trim(3): gives all free memory that can be given back to the system, but for about `pad` bytes. Returns 1 when
- * some was given back, else 0. May block for some milliseconds; never call it with a lock held that an allocating
- * thread may want. What other running threads keep in their own caches (at most 1 MiB each) stays. */
+/* malloc_trim(3): gives all free memory that can be given back to the system, but for about `pad` bytes.
+ * Returns 1 when some was given back, else 0. May block for some milliseconds; never call it with a lock held
+ * that an allocating thread may want. What other running threads keep in their own caches (at most 1 MiB
+ * each) stays. */
 int tarn_malloc_trim(size_t pad) TARN_NOTHROW;
 
 /* mallinfo(3), in bytes, read while other threads go on:
  *   arena     mapped for arenas           hblks, hblkhd   raw blocks and their bytes
  *   uordblks  in live blocks of arenas    fordblks        arena - uordblks
  *   keepcost  free and resident, would be given back by malloc_trim
- * ordblks is the number of free slots of 16 KiB; smblks, fsmblks, usmblks are 0. The fields of struct tarn_mallinfo_result
- * stop at INT_MAX. */
+ * ordblks is the number of free slots of 16 KiB; smblks, fsmblks, usmblks are 0. The fields of struct
+ * tarn_mallinfo_result stop at INT_MAX. */
 struct tarn_mallinfo_result {
     int arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost;
 };
@@ -108,15 +111,15 @@ struct tarn_mallinfo2_result {
 struct tarn_mallinfo_result tarn_mallinfo(void) TARN_NOTHROW;
 struct tarn_mallinfo2_result tarn_mallinfo2(void) TARN_NOTHROW;
 
-/* malloc_info(3): writes the state of the allocator to the stream as XML. options must be 0, else EINVAL. Returns 0, or
- * -1 with errno set. */
+/* malloc_info(3): writes the state of the allocator to the stream as XML. options must be 0, else EINVAL.
+ * Returns 0, or -1 with errno set. */
 int tarn_malloc_info(int options, FILE *stream) TARN_NOTHROW;
 
 /* malloc_stats(3): writes the state of the allocator to stderr for a person to read. */
 void tarn_malloc_stats(void) TARN_NOTHROW;
 
-/* mallopt(3): the parameters of the GNU allocator have no meaning here. Returns 1 for those it knows, which are then
- * ignored, and 0 for others. Tarn is tuned by its environment variables. */
+/* mallopt(3): the parameters of the GNU allocator have no meaning here. Returns 1 for those it knows, which
+ * are then ignored, and 0 for others. Tarn is tuned by its environment variables. */
 int tarn_mallopt(int parameter, int value) TARN_NOTHROW;
 
 #ifdef __cplusplus

@@ -49,7 +49,8 @@ struct classified classify_live(const void *pointer, const char *call)
     struct classified found = classify(pointer);
     if (UNLIKELY(found.kind == KIND_INVALID))
         fatal_invalid(pointer, call);
-    if (UNLIKELY(found.kind == KIND_POOL && heap_marks_free(((const struct block *)pointer)->canary, found.pool)))
+    if (UNLIKELY(found.kind == KIND_POOL &&
+                 heap_marks_free(((const struct block *)pointer)->canary, found.pool)))
         fatal_freed(pointer, found.bytes, call);
     return found;
 }

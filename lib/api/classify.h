@@ -1,4 +1,5 @@
-/* What a pointer from the program is. For every path but the hot one of free, which knows its own pools without asking.
+/* What a pointer from the program is. For every path but the hot one of free, which knows its own pools
+ * without asking.
  */
 #ifndef TARN_API_CLASSIFY_H
 #define TARN_API_CLASSIFY_H
@@ -16,19 +17,21 @@ struct classified {
     struct heap *heap; /* its owner, read once */
 };
 
-/* The pointer is not NULL. KIND_INVALID for anything that is not the start of a block or run or raw block; a free block
- * of a pool is KIND_POOL. Any thread. */
+/* The pointer is not NULL. KIND_INVALID for anything that is not the start of a block or run or raw block; a
+ * free block of a pool is KIND_POOL. Any thread. */
 struct classified classify(const void *pointer);
 
-/* Whether the pointer is a block of a pool: of which, its owner, read once, and its class. Reads nothing that a running
- * thread writes often. */
-ALWAYS_INLINE bool classify_pool(const void *pointer, struct pool **pool, struct heap **owner, uint32_t *class)
+/* Whether the pointer is a block of a pool: of which, its owner, read once, and its class. Reads nothing that
+ * a running thread writes often. */
+ALWAYS_INLINE bool classify_pool(const void *pointer, struct pool **pool, struct heap **owner,
+                                 uint32_t *class)
 {
     if (((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0 || ((uintptr_t)pointer & (BLOCK_ALIGNMENT - 1)) != 0 ||
         address_index_get(pointer) != ADDRESS_ARENA)
         return false;
     /* acquire: pairs with the release in enter_owner (pool/pool); publishes the pool's fixed fields. */
-    uint64_t word = atomic_load_explicit(&arena_of(pointer)->slot_map[arena_slot_of(pointer)], memory_order_acquire);
+    uint64_t word =
+        atomic_load_explicit(&arena_of(pointer)->slot_map[arena_slot_of(pointer)], memory_order_acquire);
     if (word == 0 || word_is_run(word))
         return false;
     *pool = pool_of_word(pointer, word);

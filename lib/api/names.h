@@ -1,5 +1,5 @@
-/* The two names of a public function: tarn_NAME always, and the libc's NAME as an alias of it in a build that overrides
- * the libc. TARN_OVERRIDE comes from the build.
+/* The two names of a public function: tarn_NAME always, and the libc's NAME as an alias of it in a build that
+ * overrides the libc. TARN_OVERRIDE comes from the build.
  */
 #ifndef TARN_API_NAMES_H
 #define TARN_API_NAMES_H
@@ -13,7 +13,7 @@
 #endif
 
 #if TARN_OVERRIDE
-#define ALSO_AS(name, result, ...)                                                                                 \
+#define ALSO_AS(name, result, ...)                                                                           \
     EXPORT ATTRIBUTES_OF(tarn_##name) __attribute__((alias("tarn_" #name))) result name(__VA_ARGS__);
 #else
 #define ALSO_AS(name, result, ...)

@@ -1,8 +1,8 @@
-/* The replaceable C++ operators new and delete (C++17 [new.delete], C++14 sized forms). The one C++ file of the library,
- * since only C++ can throw and catch.
+/* The replaceable C++ operators new and delete (C++17 [new.delete], C++14 sized forms). The one C++ file of
+ * the library, since only C++ can throw and catch.
  *
- * The library must not need a C++ runtime in a C program, so everything of the runtime that this file touches is weak:
- * a program that calls operator new has the runtime, and a program without it never comes here.
+ * The library must not need a C++ runtime in a C program, so everything of the runtime that this file touches
+ * is weak: a program that calls operator new has the runtime, and a program without it never comes here.
  */
 #include <cstddef>
 #include <cstdint>
@@ -22,7 +22,8 @@ __asm__(".weak __gxx_personality_v0\n"
         ".weak __cxa_rethrow\n"
         ".weak _ZSt9terminatev\n");
 
-extern "C" [[noreturn]] __attribute__((weak)) void runtime_throw_bad_alloc() __asm__("_ZSt17__throw_bad_allocv");
+extern "C" [[noreturn]] __attribute__((weak)) void
+runtime_throw_bad_alloc() __asm__("_ZSt17__throw_bad_allocv");
 extern "C" __attribute__((weak)) std::new_handler runtime_get_new_handler() __asm__("_ZSt15get_new_handlerv");
 
 #define OPERATOR __attribute__((visibility("default")))
@@ -74,7 +75,8 @@ __attribute__((cold, noinline)) void *take_after_handler(std::size_t bytes, std:
     }
 }
 
-__attribute__((cold, noinline)) void *take_after_handler_nothrow(std::size_t bytes, std::size_t alignment) noexcept
+__attribute__((cold, noinline)) void *take_after_handler_nothrow(std::size_t bytes,
+                                                                 std::size_t alignment) noexcept
 {
     try {
         while (call_new_handler()) {

@@ -1,6 +1,7 @@
 /* The process as a whole: its start, its forks, its end, and memory given back on request.
  *
- * Malloc works before any of this has run. Lock order at fork: late heap, raw, housekeeper (docs/concurrency.md).
+ * Malloc works before any of this has run. Lock order at fork: late heap, raw, housekeeper
+ * (docs/concurrency.md).
  */
 #include "api/report.h"
 

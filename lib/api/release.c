@@ -30,7 +30,8 @@ static __attribute__((noinline)) void free_pool_block_rarely(struct pool *pool, 
         mailbox_send_now(pool, block);
 }
 
-ALWAYS_INLINE void free_pool_block(struct pool *pool, const struct heap *owner, uint32_t class, struct block *block)
+ALWAYS_INLINE void free_pool_block(struct pool *pool, const struct heap *owner, uint32_t class,
+                                   struct block *block)
 {
     if (UNLIKELY(heap_marks_free(block->canary, pool)))
         fatal_double_free(block, class_bytes(class));
@@ -101,7 +102,8 @@ ALWAYS_INLINE void not_hot(void *pointer, bool sized, size_t bytes, const char *
         free_elsewhere(pointer);
 }
 
-/* The hot path. `sized` is a constant: with it, a block that does not fit `bytes` goes the slow way, to be named. */
+/* The hot path. `sized` is a constant: with it, a block that does not fit `bytes` goes the slow way, to be
+ * named. */
 ALWAYS_INLINE void free_hot(void *pointer, bool sized, size_t bytes, const char *call)
 {
     if (UNLIKELY(((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0)) {
@@ -133,16 +135,17 @@ EXPORT void tarn_free(void *pointer)
     free_hot(pointer, false, 0, "free");
 }
 
-/* A request for `bytes` may have been served by this block, also after realloc has left a block up to twice as large as
- * needed where it was. A raw block may be larger still, but realloc moves what is below half of the threshold. */
+/* A request for `bytes` may have been served by this block, also after realloc has left a block up to twice
+ * as large as needed where it was. A raw block may be larger still, but realloc moves what is below half of
+ * the threshold. */
 static bool fits(struct classified found, size_t bytes)
 {
     if (bytes > found.bytes)
         return false;
     if (found.kind == KIND_RAW)
         return bytes > settings.raw_threshold_bytes / 2;
-    return bytes >= found.bytes / 2 ||
-           (found.kind == KIND_RUN && bytes + SLOT_BYTES > found.bytes) || found.bytes <= BLOCK_ALIGNMENT ||
+    return bytes >= found.bytes / 2 || (found.kind == KIND_RUN && bytes + SLOT_BYTES > found.bytes) ||
+           found.bytes <= BLOCK_ALIGNMENT ||
            class_bytes(class_of_size(bytes == 0 ? 1 : bytes)) == found.bytes;
 }
 

@@ -14,8 +14,8 @@
 #include <limits.h>
 #include <unistd.h>
 
-/* A copy of stderr made at the start, since many programs close stderr in their own exit handlers. Written once, before
- * there is a second thread. */
+/* A copy of stderr made at the start, since many programs close stderr in their own exit handlers. Written
+ * once, before there is a second thread. */
 static int kept_stderr = STDERR_FILENO;
 
 EXPORT struct tarn_mallinfo2_result tarn_mallinfo2(void)
@@ -61,11 +61,11 @@ static void xml_setting(const char *name, const char *value, void *stream)
 
 static void xml_classes(FILE *stream, const struct statistics *s)
 {
-    for (uint32_t class = 0; class < CLASS_COUNT; class++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
         const struct class_statistics *c = &s->classes[class];
         if (c->pools > 0)
-            fprintf(stream, "<class size=\"%u\" pools=\"%zu\" used=\"%zu\" capacity=\"%zu\"/>\n", class_bytes(class),
-                    c->pools, c->blocks_used, c->blocks_capacity);
+            fprintf(stream, "<class size=\"%u\" pools=\"%zu\" used=\"%zu\" capacity=\"%zu\"/>\n",
+                    class_bytes(class), c->pools, c->blocks_used, c->blocks_capacity);
     }
 }
 
@@ -73,14 +73,18 @@ static void xml_totals(FILE *stream, const struct statistics *s)
 {
     const struct housekeeper_totals *h = &s->housekeeper;
     fprintf(stream, "<arenas count=\"%zu\" bytes=\"%zu\"/>\n", s->arenas, s->arena_bytes);
-    fprintf(stream, "<slots size=\"%zu\" header=\"%zu\" pools=\"%zu\" runs=\"%zu\" free=\"%zu\" dirty=\"%zu\" kept=\"%zu\"/>\n",
+    fprintf(stream,
+            "<slots size=\"%zu\" header=\"%zu\" pools=\"%zu\" runs=\"%zu\" free=\"%zu\" dirty=\"%zu\" "
+            "kept=\"%zu\"/>\n",
             (size_t)SLOT_BYTES, s->header_slots, s->pool_slots, s->run_slots, s->free_slots, s->dirty_slots,
             s->kept_slots);
     fprintf(stream, "<blocks used_bytes=\"%zu\"/>\n<runs count=\"%zu\"/>\n", s->block_bytes_used, s->runs);
     fprintf(stream, "<raw count=\"%zu\" bytes=\"%zu\" cached_count=\"%zu\" cached_bytes=\"%zu\"/>\n",
             s->raw.live_blocks, s->raw.live_bytes, s->raw.cached_blocks, s->raw.cached_bytes);
     fprintf(stream, "<heaps count=\"%zu\" parked=\"%zu\"/>\n", s->heaps, s->heaps_parked);
-    fprintf(stream, "<released purged_bytes=\"%llu\" purge_calls=\"%llu\" retired_arenas=\"%llu\" unmapped_arenas=\"%llu\"/>\n",
+    fprintf(stream,
+            "<released purged_bytes=\"%llu\" purge_calls=\"%llu\" retired_arenas=\"%llu\" "
+            "unmapped_arenas=\"%llu\"/>\n",
             (unsigned long long)h->purged_bytes, (unsigned long long)h->purge_calls,
             (unsigned long long)h->retired_arenas, (unsigned long long)h->unmapped_arenas);
 }
@@ -139,7 +143,7 @@ static void print_classes(int to, const struct statistics *s)
     struct text line = {0};
     text_string(&line, "tarn:   block size     pools      used  capacity   KiB used");
     text_write_line(&line, to);
-    for (uint32_t class = 0; class < CLASS_COUNT; class++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
         const struct class_statistics *c = &s->classes[class];
         if (c->pools == 0)
             continue;

@@ -21,8 +21,8 @@ static entry_word *make_leaf(uintptr_t granule)
     entry_word *present = NULL;
     counter_locked();
     /* A root entry changes once, from NULL: no ABA. */
-    if (atomic_compare_exchange_strong_explicit(&address_index_root[number], &present, fresh, memory_order_acq_rel,
-                                                memory_order_acquire))
+    if (atomic_compare_exchange_strong_explicit(&address_index_root[number], &present, fresh,
+                                                memory_order_acq_rel, memory_order_acquire))
         return fresh;
     map_unmap(fresh, ADDRESS_LEAF_COUNT * sizeof(entry_word));
     return present;
@@ -48,6 +48,7 @@ bool address_index_take(const void *address, uintptr_t entry)
     counter_locked();
     /* acquire: the record is read after the entry is ours. An entry comes back only when the same address is
      * allocated again, which the taker alone can bring about: no ABA. */
-    return atomic_compare_exchange_strong_explicit(&leaf[granule % ADDRESS_LEAF_COUNT], &entry, ADDRESS_NOTHING,
-                                                   memory_order_acquire, memory_order_relaxed);
+    return atomic_compare_exchange_strong_explicit(&leaf[granule % ADDRESS_LEAF_COUNT], &entry,
+                                                   ADDRESS_NOTHING, memory_order_acquire,
+                                                   memory_order_relaxed);
 }

@@ -5,8 +5,9 @@
  * An entry is 0 (not ours), ADDRESS_ARENA, or the address of a raw block's record (at the block's first entry
  * only). free asks it before it trusts a pointer that its own heap does not own.
  *
- * Any thread reads and writes; an entry belongs to whoever owns the addresses. Written after the memory is mapped
- * and cleared before it is unmapped, so that an entry never speaks of memory that another mapping has taken.
+ * Any thread reads and writes; an entry belongs to whoever owns the addresses. Written after the memory is
+ * mapped and cleared before it is unmapped, so that an entry never speaks of memory that another mapping has
+ * taken.
  */
 #ifndef TARN_ARENA_ADDRESS_INDEX_H
 #define TARN_ARENA_ADDRESS_INDEX_H

@@ -49,7 +49,8 @@ static void take_dirty_bits(struct arena *arena, struct span *span)
     atomic_fetch_and_explicit(&arena->dirty[span->word], ~span->dirty, memory_order_relaxed);
 }
 
-static bool claim_in_word(struct arena *arena, uint32_t word, uint32_t slots, uint32_t most, struct span *span)
+static bool claim_in_word(struct arena *arena, uint32_t word, uint32_t slots, uint32_t most,
+                          struct span *span)
 {
     uint64_t available = atomic_load_explicit(&arena->free[word], memory_order_relaxed);
     for (;;) {
@@ -58,9 +59,9 @@ static bool claim_in_word(struct arena *arena, uint32_t word, uint32_t slots, ui
         if (mask == 0)
             return false;
         counter_locked();
-        /* acquire: pairs with the release in arena_release; what the last holder did to the pages is done. The
-         * word read is the whole truth about its slots: a bit that went and came back is as free as before, so
-         * ABA is harmless. */
+        /* acquire: pairs with the release in arena_release; what the last holder did to the pages is done.
+         * The word read is the whole truth about its slots: a bit that went and came back is as free as
+         * before, so ABA is harmless. */
         if (atomic_compare_exchange_weak_explicit(&arena->free[word], &available, available & ~mask,
                                                   memory_order_seq_cst, memory_order_relaxed)) {
             *span = (struct span){.arena = arena, .mask = mask, .word = word};
@@ -126,8 +127,8 @@ bool arena_has_row(struct arena *arena, uint32_t slots)
     return false;
 }
 
-/* Holds at any moment for words that nobody is claiming: run by the tests, and by the housekeeper in checked builds
- * on arenas that it holds wholly. */
+/* Holds at any moment for words that nobody is claiming: run by the tests, and by the housekeeper in checked
+ * builds on arenas that it holds wholly. */
 bool arena_is_valid(struct arena *arena)
 {
     for (uint32_t slot = 0; slot < ARENA_SLOTS; slot++) {

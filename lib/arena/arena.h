@@ -18,10 +18,11 @@
  *   free bit 1                 ⇒ slot_map[slot] == 0, no pointer to it exists outside
  *   dirty bit 1                ⇒ the slot is free, and some page of it may be resident
  *   free bit 1, dirty bit 0    ⇒ all its pages read as zeroes
- * Pages of a slot pass from one holder to the next by release on `free` in arena_release and acquire in the claim.
+ * Pages of a slot pass from one holder to the next by release on `free` in arena_release and acquire in the
+ * claim.
  *
- * slot_map and slot_class change when a pool or run begins or ends, and are all that a free by another thread reads; the
- * descriptors change with every call of the owner, and lie on other lines.
+ * slot_map and slot_class change when a pool or run begins or ends, and are all that a free by another thread
+ * reads; the descriptors change with every call of the owner, and lie on other lines.
  *
  * A slot map word says who serves the slot, and where its pool or run begins:
  *   0                                        nobody
@@ -71,7 +72,8 @@ static inline uint32_t run_word_slots(uint64_t word)
 
 struct arena {
     _Atomic uint64_t slot_map[ARENA_SLOTS]; /* at offset 0: one instruction less in free */
-    _Atomic uint8_t slot_class[ARENA_SLOTS]; /* of the pool that begins there, valid while the slot map says so */
+    _Atomic uint8_t
+        slot_class[ARENA_SLOTS]; /* of the pool that begins there, valid while the slot map says so */
     LINE_ALIGNED unsigned char descriptors[ARENA_SLOTS][ARENA_DESCRIPTOR_BYTES];
     LINE_ALIGNED _Atomic uint64_t free[ARENA_WORDS];
     _Atomic uint64_t dirty[ARENA_WORDS];
@@ -124,8 +126,8 @@ bool arena_claim(struct arena *arena, uint32_t slots, uint32_t most, struct span
 /* Takes exactly the slots of `mask` if all are free. Any thread. */
 bool arena_claim_exactly(struct arena *arena, uint32_t word, uint64_t mask, struct span *span);
 
-/* Gives held slots back: those in span->dirty as dirty. Their slot map words are 0 by now. The arena may be gone
- * as soon as this returns, unless the caller is in a read section. */
+/* Gives held slots back: those in span->dirty as dirty. Their slot map words are 0 by now. The arena may be
+ * gone as soon as this returns, unless the caller is in a read section. */
 void arena_release(const struct span *span);
 
 uint32_t arena_free_slots(struct arena *arena);

@@ -10,10 +10,10 @@
 
 enum publishing { PUBLISHING_NOBODY, PUBLISHING, PUBLISHING_AGAIN };
 
-#define ROWS             5U
-#define FULLNESS_LEVELS  3U
-#define BUCKET_ALL_FREE  (ROWS * FULLNESS_LEVELS)
-#define BUCKET_NONE      SUMMARY_BUCKETS /* in no set: nothing free, or not listed */
+#define ROWS            5U
+#define FULLNESS_LEVELS 3U
+#define BUCKET_ALL_FREE (ROWS * FULLNESS_LEVELS)
+#define BUCKET_NONE     SUMMARY_BUCKETS /* in no set: nothing free, or not listed */
 
 static const uint32_t row_slots[ROWS] = {1, 4, 8, 16, 32};
 
@@ -75,7 +75,8 @@ static void move_to_bucket(struct arena *arena, uint32_t bucket)
     if (old == bucket)
         return;
     atomic_store_explicit(&arena->bucket, bucket, memory_order_seq_cst);
-    /* Added before it is removed: in two sets for a moment it is a hint too many, in none it could not be found. */
+    /* Added before it is removed: in two sets for a moment it is a hint too many, in none it could not be
+     * found. */
     if (bucket != BUCKET_NONE)
         summary_add(&summary, bucket, arena->number);
     if (old != BUCKET_NONE)
@@ -109,9 +110,9 @@ static bool end_publishing(struct arena *arena)
     return false;
 }
 
-/* After a change of the arena's bitmap by this thread, within a read section. All loads and stores of the bitmap,
- * of `bucket` and of `publishing` are seq_cst: if this thread sees nobody publishing and the right bucket, then a
- * later publisher reads a bitmap that holds this thread's change (docs/models/publish.pml). */
+/* After a change of the arena's bitmap by this thread, within a read section. All loads and stores of the
+ * bitmap, of `bucket` and of `publishing` are seq_cst: if this thread sees nobody publishing and the right
+ * bucket, then a later publisher reads a bitmap that holds this thread's change (docs/models/publish.pml). */
 static void publish(struct arena *arena)
 {
     uint32_t bucket = bucket_by_bitmap(arena);
@@ -161,8 +162,8 @@ bool arena_list_claim(struct reader *reader, uint32_t slots, uint32_t most, stru
         }
         if (claimed)
             break;
-        /* Somebody was faster, or the arena has been retired. A hint that stays wrong because its publisher is not
-         * running must not hold us up: look in the other buckets. */
+        /* Somebody was faster, or the arena has been retired. A hint that stays wrong because its publisher
+         * is not running must not hold us up: look in the other buckets. */
         uint32_t again;
         if (summary_find(&summary, 1U << bucket, &again) == number)
             buckets &= ~(1U << bucket);
@@ -192,15 +193,15 @@ static uint32_t take_number(void)
 static void give_number(uint32_t number)
 {
     counter_locked();
-    atomic_fetch_and_explicit(&numbers_used[number / 64], ~(UINT64_C(1) << number % 64), memory_order_release);
+    atomic_fetch_and_explicit(&numbers_used[number / 64], ~(UINT64_C(1) << number % 64),
+                              memory_order_release);
 }
 
 static void raise_bound(uint32_t number)
 {
     uint32_t present = atomic_load_explicit(&bound, memory_order_relaxed);
-    while (present <= number &&
-           !atomic_compare_exchange_weak_explicit(&bound, &present, number + 1, memory_order_release,
-                                                  memory_order_relaxed))
+    while (present <= number && !atomic_compare_exchange_weak_explicit(
+                                    &bound, &present, number + 1, memory_order_release, memory_order_relaxed))
         ;
 }
 
@@ -267,8 +268,8 @@ void arena_list_release(struct reader *reader, const struct span *span)
 
 /* ---- for the housekeeper ---- */
 
-uint32_t arena_list_hold_free(struct arena *arena, const uint64_t want[ARENA_WORDS], uint64_t held[ARENA_WORDS],
-                              uint64_t dirty[ARENA_WORDS])
+uint32_t arena_list_hold_free(struct arena *arena, const uint64_t want[ARENA_WORDS],
+                              uint64_t held[ARENA_WORDS], uint64_t dirty[ARENA_WORDS])
 {
     uint32_t count = 0;
     uint32_t dirty_count = 0;
@@ -279,8 +280,10 @@ uint32_t arena_list_hold_free(struct arena *arena, const uint64_t want[ARENA_WOR
             continue;
         counter_locked();
         /* as the CAS in claim_in_word */
-        held[word] = atomic_fetch_and_explicit(&arena->free[word], ~want[word], memory_order_seq_cst) & want[word];
-        dirty[word] = atomic_fetch_and_explicit(&arena->dirty[word], ~held[word], memory_order_relaxed) & held[word];
+        held[word] =
+            atomic_fetch_and_explicit(&arena->free[word], ~want[word], memory_order_seq_cst) & want[word];
+        dirty[word] =
+            atomic_fetch_and_explicit(&arena->dirty[word], ~held[word], memory_order_relaxed) & held[word];
         count += bits_count(held[word]);
         dirty_count += bits_count(dirty[word]);
     }
@@ -289,7 +292,8 @@ uint32_t arena_list_hold_free(struct arena *arena, const uint64_t want[ARENA_WOR
     return count;
 }
 
-void arena_list_unhold(struct arena *arena, const uint64_t held[ARENA_WORDS], const uint64_t dirty[ARENA_WORDS])
+void arena_list_unhold(struct arena *arena, const uint64_t held[ARENA_WORDS],
+                       const uint64_t dirty[ARENA_WORDS])
 {
     for (uint32_t word = 0; word < ARENA_WORDS; word++) {
         if (held[word] == 0)
@@ -339,8 +343,8 @@ void arena_list_forget_publisher(struct arena *arena)
     atomic_store(&arena->publishing, PUBLISHING_NOBODY);
 }
 
-/* Threads that were publishing, or inside the summary, are gone: what they left half done is made whole. A header
- * is written only where it must be, since a write copies its page. */
+/* Threads that were publishing, or inside the summary, are gone: what they left half done is made whole. A
+ * header is written only where it must be, since a write copies its page. */
 void arena_list_after_fork_child(void)
 {
     for (uint32_t number = 0; number < arena_list_bound(); number++) {

@@ -11,11 +11,12 @@
 #include <sched.h>
 #include <string.h>
 
-/* A tick purges at most this much, so that no caller of malloc waits long: 16 MiB take about half a millisecond. */
+/* A tick purges at most this much, so that no caller of malloc waits long: 16 MiB take about half a
+ * millisecond. */
 #define TICK_SLOTS_MOST 1024U
 
-/* Wholly free arenas that stay listed, so that a program that swings around an arena's border does not map and
- * unmap all the time. Their pages are purged like any others. */
+/* Wholly free arenas that stay listed, so that a program that swings around an arena's border does not map
+ * and unmap all the time. Their pages are purged like any others. */
 #define EMPTY_ARENAS_KEPT 1U
 
 static lock housekeeping = LOCK_INITIAL;
@@ -24,9 +25,9 @@ static lock housekeeping = LOCK_INITIAL;
 static _Atomic uint64_t next_tick_ms;
 static _Atomic uint64_t last_round_ms;
 static uint32_t cursor;
-static struct arena *retired;       /* off the list, wait for a grace period to begin */
-static struct arena *in_grace;      /* were retired when the present grace period began */
-static _Atomic bool revivable;      /* retired or in_grace is not empty */
+static struct arena *retired;  /* off the list, wait for a grace period to begin */
+static struct arena *in_grace; /* were retired when the present grace period began */
+static _Atomic bool revivable; /* retired or in_grace is not empty */
 static _Atomic uint64_t purged_bytes;
 static _Atomic uint64_t purge_calls;
 static _Atomic uint64_t retired_arenas;
@@ -35,7 +36,8 @@ static _Atomic uint64_t revived_arenas;
 
 static void total_add(_Atomic uint64_t *total, uint64_t amount)
 {
-    atomic_store_explicit(total, atomic_load_explicit(total, memory_order_relaxed) + amount, memory_order_relaxed);
+    atomic_store_explicit(total, atomic_load_explicit(total, memory_order_relaxed) + amount,
+                          memory_order_relaxed);
 }
 
 static uint64_t total_read(const _Atomic uint64_t *total)
@@ -146,7 +148,8 @@ static void widen_to_pages(uint64_t want[ARENA_WORDS])
     }
 }
 
-/* What is due: all that is dirty, when nothing has come back for the purge delay; else what the last tick saw dirty. */
+/* What is due: all that is dirty, when nothing has come back for the purge delay; else what the last tick saw
+ * dirty. */
 static uint32_t purge_arena(struct arena *arena, bool aged_only, uint64_t now_ms)
 {
     uint64_t released_ms = atomic_load_explicit(&arena->released_ms, memory_order_relaxed);
@@ -276,12 +279,14 @@ void housekeeper_tick(uint64_t now_ms)
     if ((now_ms < due && !(urgent && now_ms > atomic_load_explicit(&last_round_ms, memory_order_relaxed))) ||
         !lock_try(&housekeeping))
         return;
-    bool done = purge_round(!urgent && settings.purge_delay_ms > 0, now_ms, TICK_SLOTS_MOST, EMPTY_ARENAS_KEPT);
+    bool done =
+        purge_round(!urgent && settings.purge_delay_ms > 0, now_ms, TICK_SLOTS_MOST, EMPTY_ARENAS_KEPT);
     step_grace();
     if (done)
         atomic_store_explicit(&last_round_ms, now_ms, memory_order_relaxed);
     /* A round cut short goes on soon: ages stay as they are for the arenas it did not reach. */
-    atomic_store_explicit(&next_tick_ms, now_ms + (done ? housekeeper_interval_ms() : 1), memory_order_relaxed);
+    atomic_store_explicit(&next_tick_ms, now_ms + (done ? housekeeper_interval_ms() : 1),
+                          memory_order_relaxed);
     lock_release(&housekeeping);
 }
 

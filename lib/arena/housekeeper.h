@@ -1,20 +1,18 @@
 /* Giving memory back: dirty free slots are purged, wholly empty arenas are retired.
  *
- * There is no thread for it. A thread on a slow path now and then calls housekeeper_tick; whoever gets the lock
- * does a bounded piece of work, everybody else goes on at once.
+ * There is no thread for it. A thread on a slow path now and then calls housekeeper_tick; whoever gets the
+ * lock does a bounded piece of work, everybody else goes on at once.
  *
- *   slot freed ──► dirty ──(dirty at two ticks, or its arena at rest)──► purged ──► all slots clean ──► arena retired
- *                                                                                    │ header and addresses wait
- *                                         revived when a new arena is wanted  ◄──────┤
- *                                                                                    ▼
- *                                                         unmapped after a grace period
+ *   slot freed ──► dirty ──(dirty at two ticks, or its arena at rest)──► purged ──► all slots clean ──► arena
+ * retired │ header and addresses wait revived when a new arena is wanted  ◄──────┤ ▼ unmapped after a grace
+ * period
  *
- * Dirty memory is bounded in two ways. By age: what stays dirty and free for the purge delay is purged. By bytes:
- * above limit = max(dirty limit, held / 8) the delay is a quarter, and what exceeds the hard bound of
+ * Dirty memory is bounded in two ways. By age: what stays dirty and free for the purge delay is purged. By
+ * bytes: above limit = max(dirty limit, held / 8) the delay is a quarter, and what exceeds the hard bound of
  * max(8 limits, held / 2) is purged at once, also by the thread that frees.
  *
- * Lock rank: below the raw lock and the late-heap lock (docs/concurrency.md). Never waited for on a path of malloc
- * or free; malloc_trim and fork wait for it.
+ * Lock rank: below the raw lock and the late-heap lock (docs/concurrency.md). Never waited for on a path of
+ * malloc or free; malloc_trim and fork wait for it.
  */
 #ifndef TARN_ARENA_HOUSEKEEPER_H
 #define TARN_ARENA_HOUSEKEEPER_H
@@ -35,12 +33,12 @@ void housekeeper_tick(uint64_t now_ms);
 /* Is there so much dirty memory that housekeeper_tick should be called without waiting for the next tick? */
 bool housekeeper_is_urgent(void);
 
-/* Purges all dirty free slots and unmaps all empty arenas but `keep_bytes` worth; may block for a grace period.
- * Returns the bytes given back. For malloc_trim. */
+/* Purges all dirty free slots and unmaps all empty arenas but `keep_bytes` worth; may block for a grace
+ * period. Returns the bytes given back. For malloc_trim. */
 size_t housekeeper_trim(size_t keep_bytes);
 
-/* In need of memory or addresses: purges all dirty free slots and unmaps what empty arenas it can, without blocking. True
- * when something was given back. Never inside a section. */
+/* In need of memory or addresses: purges all dirty free slots and unmaps what empty arenas it can, without
+ * blocking. True when something was given back. Never inside a section. */
 bool housekeeper_reclaim(void);
 
 /* How long a heap may keep empty slots for itself, and the time between two ticks. */

@@ -2,16 +2,18 @@
  *
  * One set per bucket, each a tree of bits three levels deep, 64 wide:
  *
- *   root[b]: bit i ── middle[i][b]: bit j ── leaf[64 i + j][b]: bit k   ⇔   arena 64 (64 i + j) + k is in set b
+ *   root[b]: bit i ── middle[i][b]: bit j ── leaf[64 i + j][b]: bit k   ⇔   arena 64 (64 i + j) + k is in set
+ * b
  *
- * All words are written by any thread. A bit above the leaves says that there may be a member below it. Invariant,
- * when nobody is inside: a word that is not 0 has its bit one level up set. While writers are inside, a bit above may be
- * missing for a moment (a finder then misses the arena) or left over (a finder finds nothing and takes it away);
- * neither harms, since an answer is a hint which the arena's own bitmap confirms.
+ * All words are written by any thread. A bit above the leaves says that there may be a member below it.
+ * Invariant, when nobody is inside: a word that is not 0 has its bit one level up set. While writers are
+ * inside, a bit above may be missing for a moment (a finder then misses the arena) or left over (a finder
+ * finds nothing and takes it away); neither harms, since an answer is a hint which the arena's own bitmap
+ * confirms.
  *
- * Order: a writer sets the word below, then looks at the bit above; one that takes a bit above away looks at the
- * word below again afterwards and repairs. Both are sequentially consistent, so at least one of the two sees the
- * other (docs/concurrency.md, model in docs/models/summary.pml).
+ * Order: a writer sets the word below, then looks at the bit above; one that takes a bit above away looks at
+ * the word below again afterwards and repairs. Both are sequentially consistent, so at least one of the two
+ * sees the other (docs/concurrency.md, model in docs/models/summary.pml).
  */
 #ifndef TARN_ARENA_SUMMARY_H
 #define TARN_ARENA_SUMMARY_H
@@ -33,7 +35,8 @@ struct summary {
 void summary_add(struct summary *summary, unsigned bucket, uint32_t member);
 void summary_remove(struct summary *summary, unsigned bucket, uint32_t member);
 
-/* The lowest member of the lowest bucket that has one, of those whose bit is set in `buckets`; or SUMMARY_NONE. */
+/* The lowest member of the lowest bucket that has one, of those whose bit is set in `buckets`; or
+ * SUMMARY_NONE. */
 uint32_t summary_find(struct summary *summary, uint32_t buckets, uint32_t *bucket);
 
 #endif

@@ -1,7 +1,7 @@
 /* What two cores cannot show by time: counts of the operations that cost on many cores.
  *
- * Only in a build with -Dcounters=true; elsewhere each call compiles to nothing. The counts are process-wide and
- * relaxed: they are read when the work is over. Their own locked operations are not counted.
+ * Only in a build with -Dcounters=true; elsewhere each call compiles to nothing. The counts are process-wide
+ * and relaxed: they are read when the work is over. Their own locked operations are not counted.
  */
 #ifndef TARN_BASE_COUNTERS_H
 #define TARN_BASE_COUNTERS_H

@@ -26,10 +26,10 @@ COLD void warning_line(struct text *line);
 /* An invariant of the allocator itself, checked in builds with -Dchecked=true. */
 COLD __attribute__((noreturn)) void fatal_invariant(const char *condition, const char *file, unsigned line);
 
-#define CHECK(condition)                                                                                           \
-    do {                                                                                                           \
-        if (TARN_CHECKED && UNLIKELY(!(condition)))                                                                \
-            fatal_invariant(#condition, __FILE__, __LINE__);                                                       \
+#define CHECK(condition)                                                                                     \
+    do {                                                                                                     \
+        if (TARN_CHECKED && UNLIKELY(!(condition)))                                                          \
+            fatal_invariant(#condition, __FILE__, __LINE__);                                                 \
     } while (0)
 
 #endif

@@ -1,8 +1,8 @@
 /* Counts that one thread writes and any thread may read.
  *
- * The writer needs no locked operation, since nobody else writes; a reader needs only an untorn value. In C that
- * is a relaxed load followed by a relaxed store, which compilers do not fuse into one instruction; on x86-64 the
- * fused form is written out, because it stands on the hot path of malloc and of free.
+ * The writer needs no locked operation, since nobody else writes; a reader needs only an untorn value. In C
+ * that is a relaxed load followed by a relaxed store, which compilers do not fuse into one instruction; on
+ * x86-64 the fused form is written out, because it stands on the hot path of malloc and of free.
  */
 #ifndef TARN_BASE_OWNED_H
 #define TARN_BASE_OWNED_H

@@ -196,7 +196,8 @@ static struct pool *fresh_pool(struct heap *heap, uint32_t class)
     return pool_open(&span, class, heap);
 }
 
-/* Makes the class's own pool one with a block on its list: queued pools, then pages not carved yet, then a fresh pool. */
+/* Makes the class's own pool one with a block on its list: queued pools, then pages not carved yet, then a
+ * fresh pool. */
 static struct pool *refill_own(struct heap *heap, uint32_t class)
 {
     struct bin *bin = &heap->bins[class];
@@ -215,8 +216,8 @@ static struct pool *refill_own(struct heap *heap, uint32_t class)
     return pool;
 }
 
-/* Where the class's next block is: among blocks of other heaps freed here, which are warm and would have to be sent home
- * otherwise, else in an own pool. */
+/* Where the class's next block is: among blocks of other heaps freed here, which are warm and would have to
+ * be sent home otherwise, else in an own pool. */
 static struct pool *refill(struct heap *heap, uint32_t class)
 {
     counter_add(COUNTER_REFILL, 1);
@@ -229,7 +230,8 @@ static struct pool *refill(struct heap *heap, uint32_t class)
     return pool;
 }
 
-COLD __attribute__((noreturn)) static void fatal_overwritten(const struct pool *pool, const struct block *block)
+COLD __attribute__((noreturn)) static void fatal_overwritten(const struct pool *pool,
+                                                             const struct block *block)
 {
     fatal_block("heap corruption: freed memory was written to at", block, pool->block_bytes, "class");
 }
@@ -262,14 +264,14 @@ static void close_queued_empty(struct heap *heap, uint32_t class)
 
 void heap_close_queued_empty_pools(struct heap *heap)
 {
-    for (uint32_t class = 0; class < CLASS_COUNT && heap->empty_slots > 0; class++)
+    for (uint32_t class = 0; class < CLASS_COUNT && heap->empty_slots > 0; class ++)
         close_queued_empty(heap, class);
 }
 
 void heap_close_empty_pools(struct heap *heap)
 {
     heap_close_queued_empty_pools(heap);
-    for (uint32_t class = 0; class < CLASS_COUNT; class++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
         struct pool *pool = heap->bins[class].own;
         if (pool != &pool_none && pool_used(pool) == 0)
             retire_own(heap, class);
@@ -303,7 +305,7 @@ static void initialise_bins(struct heap *heap)
 {
     for (size_t i = 0; i < DIRECT_ENTRIES; i++)
         heap->direct[i] = &pool_none;
-    for (uint32_t class = 0; class < CLASS_COUNT; class++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
         heap->bins[class].current = &pool_none;
         heap->bins[class].own = &pool_none;
         heap->foreign[class].free = &pool_end;
@@ -341,7 +343,7 @@ static bool bin_is_valid(struct heap *heap, uint32_t class)
 
 bool heap_is_valid(struct heap *heap)
 {
-    for (uint32_t class = 0; class < CLASS_COUNT; class++)
+    for (uint32_t class = 0; class < CLASS_COUNT; class ++)
         if (!bin_is_valid(heap, class))
             return false;
     for (size_t i = 0; i < DIRECT_ENTRIES; i++)

@@ -4,22 +4,24 @@
  *                               direct[(bytes + 15) / 16] ──┐
  *                               bins[class].current ────────┴─► pool ──► free list        malloc takes here
  *                               bins[class].first ──► pool ──► pool                       partly used, wait
- *                               foreign[class] ──► blocks of other heaps freed here       taken from like a pool
- *                               runs, spans: freed runs and empty slots kept for the next
- *   other threads ────────────► inbox: chains of this heap's blocks, freed elsewhere
+ *                               foreign[class] ──► blocks of other heaps freed here       taken from like a
+ * pool runs, spans: freed runs and empty slots kept for the next other threads ────────────► inbox: chains of
+ * this heap's blocks, freed elsewhere
  *
- * Heaps are never unmapped. A heap is running (one thread uses it), parked (its thread has exited; its bit is set in
- * the parked set) or claimed for a while by a thread that tends it. Everything but `inbox` belongs to whoever runs or
- * has claimed the heap; the hand-over is release/acquire on the parked set. Full pools are in no list: the first free
- * of one of their blocks finds them by address.
+ * Heaps are never unmapped. A heap is running (one thread uses it), parked (its thread has exited; its bit is
+ * set in the parked set) or claimed for a while by a thread that tends it. Everything but `inbox` belongs to
+ * whoever runs or has claimed the heap; the hand-over is release/acquire on the parked set. Full pools are in
+ * no list: the first free of one of their blocks finds them by address.
  *
  * direct[] repeats bins[].current for requests up to 1 KiB, so that the hot path needs no size class.
- * Invariant: for each class, own is &pool_none, or a pool of this heap and class in state CURRENT; current is own or
- * &foreign[class], and all entries of direct[] for this class are the same; the queue from first to last holds this
- * heap's QUEUED pools of the class, those that hold nothing last. Of these a few are kept (heap_may_keep_slots), so that a list that has just come back whole need not
- * be carved again; they are closed on the tick, or when their slots are wanted.
+ * Invariant: for each class, own is &pool_none, or a pool of this heap and class in state CURRENT; current is
+ * own or &foreign[class], and all entries of direct[] for this class are the same; the queue from first to
+ * last holds this heap's QUEUED pools of the class, those that hold nothing last. Of these a few are kept
+ * (heap_may_keep_slots), so that a list that has just come back whole need not be carved again; they are
+ * closed on the tick, or when their slots are wanted.
  *
- * Heap addresses are multiples of 64 KiB, so that a slot map word has room for more than the owner (pool/pool).
+ * Heap addresses are multiples of 64 KiB, so that a slot map word has room for more than the owner
+ * (pool/pool).
  */
 #ifndef TARN_HEAP_HEAP_H
 #define TARN_HEAP_HEAP_H
@@ -30,7 +32,7 @@
 #include "pool/pool.h"
 #include "pool/size_class.h"
 
-#define HEAP_ALIGNMENT POOL_OWNER_ALIGNMENT
+#define HEAP_ALIGNMENT  POOL_OWNER_ALIGNMENT
 #define HEAP_COUNT_MOST 65536U
 
 #define DIRECT_BYTES_MOST 1024U
@@ -50,9 +52,9 @@ struct bin {
     struct pool *last;
 };
 
-/* Blocks of other heaps' pools that were freed here, of one class. The beginning is that of a pool, so that malloc can
- * take from it: `free` is the list, whose blocks carry this address as their canary, `taken` counts what malloc took
- * since the last look (mailbox). */
+/* Blocks of other heaps' pools that were freed here, of one class. The beginning is that of a pool, so that
+ * malloc can take from it: `free` is the list, whose blocks carry this address as their canary, `taken`
+ * counts what malloc took since the last look (mailbox). */
 struct foreign {
     struct block *free;
     owned_count taken;
@@ -61,7 +63,8 @@ struct foreign {
 
 static_assert(offsetof(struct foreign, free) == offsetof(struct pool, free), "malloc takes from either");
 static_assert(offsetof(struct foreign, taken) == offsetof(struct pool, count), "malloc counts in either");
-static_assert(offsetof(struct foreign, block_bytes) == offsetof(struct pool, block_bytes), "messages name either");
+static_assert(offsetof(struct foreign, block_bytes) == offsetof(struct pool, block_bytes),
+              "messages name either");
 
 enum parked_state { PARKED_SETTLED, PARKED_JUST_NOW, PARKED_A_WHILE };
 
@@ -115,8 +118,8 @@ extern THREAD_LOCAL struct heap *heap_self;
 /* Makes a fresh, zeroed heap usable. */
 void heap_initialise(struct heap *heap, uint32_t number);
 
-/* The slow path of malloc (heap/slow): any reason, any request up to CLASS_BYTES_MOST, from any thread, whether it has
- * a heap or not. NULL and ENOMEM without memory. */
+/* The slow path of malloc (heap/slow): any reason, any request up to CLASS_BYTES_MOST, from any thread,
+ * whether it has a heap or not. NULL and ENOMEM without memory. */
 COLD void *heap_malloc_slow(struct heap *heap, size_t bytes);
 
 /* The first free block of the class, from whatever pool; slow paths only. NULL without memory. */
@@ -156,9 +159,9 @@ COLD bool heap_marks_free_elsewhere(const struct pool *canary);
 static inline bool heap_marks_free(const struct pool *canary, const struct pool *pool)
 {
     uintptr_t offset = (uintptr_t)canary % HEAP_ALIGNMENT;
-    return canary == pool || (UNLIKELY(offset - offsetof(struct heap, foreign) <
-                                       sizeof(struct foreign[CLASS_COUNT])) &&
-                              heap_marks_free_elsewhere(canary));
+    return canary == pool ||
+           (UNLIKELY(offset - offsetof(struct heap, foreign) < sizeof(struct foreign[CLASS_COUNT])) &&
+            heap_marks_free_elsewhere(canary));
 }
 
 /* A request that was served outside of pools counts on the budget too, though less: it is dear anyway. */
@@ -179,7 +182,8 @@ ALWAYS_INLINE void *heap_malloc_small(struct heap *heap, size_t bytes)
     return block;
 }
 
-/* The same for DIRECT_BYTES_MOST < bytes <= CLASS_BYTES_MOST. Each counts on the budget as if it were small. */
+/* The same for DIRECT_BYTES_MOST < bytes <= CLASS_BYTES_MOST. Each counts on the budget as if it were small.
+ */
 ALWAYS_INLINE void *heap_malloc_medium(struct heap *heap, size_t bytes)
 {
     if (bytes <= DIRECT_BYTES_MOST)
@@ -196,7 +200,8 @@ ALWAYS_INLINE void *heap_malloc_medium(struct heap *heap, size_t bytes)
     return block;
 }
 
-/* Puts a block back on the list of a pool that the calling thread's heap owns. The block has been looked at. */
+/* Puts a block back on the list of a pool that the calling thread's heap owns. The block has been looked at.
+ */
 ALWAYS_INLINE void heap_free_own(struct pool *pool, struct block *block)
 {
     block->canary = pool;

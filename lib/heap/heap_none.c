@@ -1,12 +1,16 @@
-/* The heap of a thread that has none: every bin leads to pool_none, whose list is empty, so that the hot path of
- * malloc finds its way into the slow one without asking "am I initialised". Statically initialised, since it serves
- * before any constructor has run; never written. */
+/* The heap of a thread that has none: every bin leads to pool_none, whose list is empty, so that the hot path
+ * of malloc finds its way into the slow one without asking "am I initialised". Statically initialised, since
+ * it serves before any constructor has run; never written. */
 #include "heap/heap.h"
 
-#define TIMES_4(...)  __VA_ARGS__, __VA_ARGS__, __VA_ARGS__, __VA_ARGS__
-#define NO_POOL       {.current = &pool_none, .own = &pool_none}
+#define TIMES_4(...) __VA_ARGS__, __VA_ARGS__, __VA_ARGS__, __VA_ARGS__
+#define NO_POOL                                                                                              \
+    {                                                                                                        \
+        .current = &pool_none, .own = &pool_none                                                             \
+    }
 #define TIMES_16(...) TIMES_4(__VA_ARGS__), TIMES_4(__VA_ARGS__), TIMES_4(__VA_ARGS__), TIMES_4(__VA_ARGS__)
-#define TIMES_64(...) TIMES_16(__VA_ARGS__), TIMES_16(__VA_ARGS__), TIMES_16(__VA_ARGS__), TIMES_16(__VA_ARGS__)
+#define TIMES_64(...)                                                                                        \
+    TIMES_16(__VA_ARGS__), TIMES_16(__VA_ARGS__), TIMES_16(__VA_ARGS__), TIMES_16(__VA_ARGS__)
 
 struct pool pool_none = {.free = &pool_end};
 

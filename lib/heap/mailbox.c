@@ -24,8 +24,8 @@ struct batch {
 /* The tag shows the receiver that nobody has freed or used the block since it was sent. */
 static void message_write(struct block *last, struct block *next_message, uint64_t blocks)
 {
-    last->canary = (const struct pool *)((uintptr_t)next_message | (uintptr_t)(blocks << MESSAGE_BLOCKS_SHIFT) |
-                                         MESSAGE_TAG);
+    last->canary = (const struct pool *)((uintptr_t)next_message |
+                                         (uintptr_t)(blocks << MESSAGE_BLOCKS_SHIFT) | MESSAGE_TAG);
 }
 
 static bool message_is_whole(const struct block *last)
@@ -64,8 +64,8 @@ static void post(struct heap *owner, struct block *first, struct block *last)
     for (;;) {
         message_write(last, head, blocks);
         counter_locked();
-        /* release: pairs with the acquire in mailbox_drain; publishes canary and next of all blocks. Whatever head
-         * is by now, it is only pushed under: no ABA. */
+        /* release: pairs with the acquire in mailbox_drain; publishes canary and next of all blocks. Whatever
+         * head is by now, it is only pushed under: no ABA. */
         if (atomic_compare_exchange_weak_explicit(&owner->inbox, &head, first, memory_order_release,
                                                   memory_order_relaxed))
             return;
@@ -88,7 +88,8 @@ static void post_batch(struct heap *heap, const struct batch *batch)
 }
 
 /* The batch for this owner; the oldest is posted when all are taken. */
-static struct batch *batch_for(struct heap *heap, struct batch batches[BATCHES], uint32_t *count, struct heap *owner)
+static struct batch *batch_for(struct heap *heap, struct batch batches[BATCHES], uint32_t *count,
+                               struct heap *owner)
 {
     for (uint32_t i = 0; i < *count && i < BATCHES; i++)
         if (batches[i].owner == owner)
@@ -166,7 +167,8 @@ static void gather_list(struct gathering *gathering, struct foreign *foreign)
     while (block != &pool_end) {
         struct block *next = block->next;
         if (UNLIKELY((const void *)block->canary != foreign))
-            fatal_block("heap corruption: freed memory was written to at", block, foreign->block_bytes, "class");
+            fatal_block("heap corruption: freed memory was written to at", block, foreign->block_bytes,
+                        "class");
         gather(gathering, block);
         block = next;
     }
@@ -177,7 +179,7 @@ void mailbox_flush(struct heap *heap)
     if (heap->foreign_bytes == 0)
         return;
     struct gathering gathering = {.pending = NULL};
-    for (uint32_t class = 0; class < CLASS_COUNT; class++)
+    for (uint32_t class = 0; class < CLASS_COUNT; class ++)
         gather_list(&gathering, &heap->foreign[class]);
     for (uint32_t i = 0; i < CHAINS; i++)
         if (gathering.chains[i].pool != NULL)
@@ -191,7 +193,7 @@ void mailbox_flush(struct heap *heap)
 /* Takes what malloc took out of the lists off the bytes in them. */
 static void recount(struct heap *heap)
 {
-    for (uint32_t class = 0; class < CLASS_COUNT; class++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
         struct foreign *foreign = &heap->foreign[class];
         heap->foreign_bytes -= (size_t)owned_read(&foreign->taken) * foreign->block_bytes;
         owned_write(&foreign->taken, 0);
@@ -254,8 +256,8 @@ COLD __attribute__((noreturn)) static void fatal_spoilt(const struct block *last
     uint32_t class;
     pool_word_has_block(last, word, &class);
     bool freed = heap_marks_free(last->canary, pool_of_word(last, word));
-    fatal_block(freed ? "double free of" : "heap corruption: freed memory was written to at", last, class_bytes(class),
-                "class");
+    fatal_block(freed ? "double free of" : "heap corruption: freed memory was written to at", last,
+                class_bytes(class), "class");
 }
 
 bool mailbox_is_waiting(struct heap *heap)

@@ -3,21 +3,23 @@
  *   free by another thread ─► own foreign[class] ─┬─► malloc of the same class by this thread
  *                                                 └─(flush)─► owner's inbox ─(drain)─► the pool's list
  *
- * A flush gathers the blocks into chains: blocks of one pool, linked in a ring through `next`, last → first → … → last.
- * Posted, a chain is a message, known by its last block, whose first word holds the next message and the number of
- * blocks:
+ * A flush gathers the blocks into chains: blocks of one pool, linked in a ring through `next`, last → first →
+ * … → last. Posted, a chain is a message, known by its last block, whose first word holds the next message
+ * and the number of blocks:
  *
- *   inbox ──► last block { next message | blocks << 48 | tag , next ──► first block { canary, next } ──► … ──► last block }
- *             └─► last block of the next message …
+ *   inbox ──► last block { next message | blocks << 48 | tag , next ──► first block { canary, next } ──► …
+ * ──► last block } └─► last block of the next message …
  *
- * So the owner takes a whole chain onto the pool's list by writing one block, and a flush posts all chains for one
- * owner with one CAS. An inbox is push-a-chain, take-all: no ABA, and the sender touches nothing after its CAS.
+ * So the owner takes a whole chain onto the pool's list by writing one block, and a flush posts all chains
+ * for one owner with one CAS. An inbox is push-a-chain, take-all: no ABA, and the sender touches nothing
+ * after its CAS.
  *
- * A block in a foreign list or inbox counts as used in its pool, so the pool cannot be given away under it. The owner is
- * read when a chain is posted; should the pool have moved since (adoption), the drain finds another owner in the slot
- * map and posts the message on.
+ * A block in a foreign list or inbox counts as used in its pool, so the pool cannot be given away under it.
+ * The owner is read when a chain is posted; should the pool have moved since (adoption), the drain finds
+ * another owner in the slot map and posts the message on.
  *
- * Foreign lists are bounded in bytes (heap_may_keep_slots), and flushed on the tick and when the thread exits.
+ * Foreign lists are bounded in bytes (heap_may_keep_slots), and flushed on the tick and when the thread
+ * exits.
  */
 #ifndef TARN_HEAP_MAILBOX_H
 #define TARN_HEAP_MAILBOX_H

@@ -66,7 +66,8 @@ static void hand_back(struct heap *heap)
 {
     heap->reader = &heap->own_reader;
     counter_locked();
-    atomic_fetch_or_explicit(&parked[heap->number / 64], UINT64_C(1) << heap->number % 64, memory_order_release);
+    atomic_fetch_or_explicit(&parked[heap->number / 64], UINT64_C(1) << heap->number % 64,
+                             memory_order_release);
 }
 
 /* The lowest parked heap at or after `from`, claimed, or HEAP_COUNT_MOST. */
@@ -99,7 +100,8 @@ static char *chunk_of_number(uint32_t number)
         return NULL;
     counter_locked();
     /* Changes once, from NULL: no ABA. */
-    if (atomic_compare_exchange_strong_explicit(place, &chunk, fresh, memory_order_acq_rel, memory_order_acquire))
+    if (atomic_compare_exchange_strong_explicit(place, &chunk, fresh, memory_order_acq_rel,
+                                                memory_order_acquire))
         return fresh;
     map_unmap(fresh, CHUNK_HEAPS * HEAP_ALIGNMENT);
     return chunk;
@@ -149,8 +151,8 @@ void park_leave(struct heap *heap)
     hand_back(heap);
 }
 
-/* Whether there may be something to settle: not when it was done and nothing came since, nor before the heap has been
- * parked for a whole tick. */
+/* Whether there may be something to settle: not when it was done and nothing came since, nor before the heap
+ * has been parked for a whole tick. */
 static bool wants_settling(struct heap *heap)
 {
     uint32_t state = atomic_load_explicit(&heap->parked_state, memory_order_relaxed);

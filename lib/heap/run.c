@@ -86,7 +86,8 @@ void *run_malloc(struct heap *heap, size_t bytes, bool *zeroed)
         return NULL;
     uint32_t first = span_first_slot(&span);
     *zeroed = span.dirty == 0;
-    /* release: pairs with the acquire in run_bytes, for a program that hands the pointer over without order. */
+    /* release: pairs with the acquire in run_bytes, for a program that hands the pointer over without order.
+     */
     atomic_store_explicit(&span.arena->slot_map[first], run_word(first, slots), memory_order_release);
     return arena_slot_address(span.arena, first);
 }

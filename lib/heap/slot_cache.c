@@ -9,7 +9,7 @@
 #include "heap/tick.h"
 #include "os/clock.h"
 
-#define BATCH_MOST_SLOTS   8U
+#define BATCH_MOST_SLOTS 8U
 
 static bool nothing_left(void)
 {
@@ -31,7 +31,8 @@ static bool split(struct span *from, uint32_t slots, bool dirty_only, struct spa
     if (starts == 0)
         return false;
     uint64_t mask = bits_ones(slots) << bits_lowest(starts);
-    *span = (struct span){.arena = from->arena, .mask = mask, .dirty = from->dirty & mask, .word = from->word};
+    *span =
+        (struct span){.arena = from->arena, .mask = mask, .dirty = from->dirty & mask, .word = from->word};
     from->mask &= ~mask;
     from->dirty &= ~mask;
     return true;
@@ -82,7 +83,8 @@ static bool claim(struct heap *heap, uint32_t slots, uint32_t class, struct span
     if (!have) {
         park_settle_all(heap);
         slot_cache_last_resort();
-        have = arena_list_claim(heap->reader, slots, most, &claimed) || arena_list_claim_new(slots, most, &claimed);
+        have = arena_list_claim(heap->reader, slots, most, &claimed) ||
+               arena_list_claim_new(slots, most, &claimed);
     }
     if (have)
         keep_rest(heap, &claimed, slots, span);

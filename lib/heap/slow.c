@@ -1,4 +1,5 @@
-/* Where malloc's hot path ends up when it cannot serve: for any reason, with or without a heap of the thread's own. */
+/* Where malloc's hot path ends up when it cannot serve: for any reason, with or without a heap of the
+ * thread's own. */
 #include "base/counters.h"
 #include "heap/heap.h"
 #include "heap/thread.h"

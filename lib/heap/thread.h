@@ -6,9 +6,9 @@
  *   running             | its heap   | its heap
  *   late                | &heap_none | the late heap, under a lock; its frees are posted at once
  *
- * A thread becomes late when its thread-specific destructor has run; what other destructors allocate and free after
- * that still works and never starts the cycle again. It is late from the start when there is no thread-specific key
- * left, or no memory for a heap.
+ * A thread becomes late when its thread-specific destructor has run; what other destructors allocate and free
+ * after that still works and never starts the cycle again. It is late from the start when there is no
+ * thread-specific key left, or no memory for a heap.
  *
  * The late heap's lock ranks above the raw lock (docs/concurrency.md).
  */

@@ -1,11 +1,11 @@
 /* The heartbeat of a heap: how a thread that only ever takes the hot path still gets its housekeeping done.
  *
- * malloc counts the bytes it hands out down from a budget; when that is used up it comes here. A busy thread doubles
- * its budget each time that the coarse clock has not moved; an idle one, and one that has just given slots back,
- * gets a small one, so that memory is purged in time even when the program does little.
+ * malloc counts the bytes it hands out down from a budget; when that is used up it comes here. A busy thread
+ * doubles its budget each time that the coarse clock has not moved; an idle one, and one that has just given
+ * slots back, gets a small one, so that memory is purged in time even when the program does little.
  *
- * Once per interval (half the purge delay) the heap's own reserves are looked through: empty current pools, empty slots
- * that were not needed, blocks on their way to other heaps; and parked heaps that were posted to.
+ * Once per interval (half the purge delay) the heap's own reserves are looked through: empty current pools,
+ * empty slots that were not needed, blocks on their way to other heaps; and parked heaps that were posted to.
  *
  * Other layers add duties of their own, each called after the housekeeper, with the time.
  */
@@ -31,7 +31,8 @@ static inline void tick_soon(struct heap *heap)
 /* Sets the one duty of the layers above (raw). Never blocks, may be called by any thread. */
 void tick_set_duty(void (*duty)(uint64_t now_ms));
 
-/* In need of memory, or asked to trim: gives back all that the heap, and the parked heaps, can spare to the arenas. */
+/* In need of memory, or asked to trim: gives back all that the heap, and the parked heaps, can spare to the
+ * arenas. */
 void tick_reclaim(struct heap *heap);
 
 #endif

@@ -44,7 +44,8 @@ static void add_arena(struct statistics *statistics, struct arena *arena)
     statistics->header_slots += ARENA_HEADER_SLOTS;
     statistics->free_slots += arena_free_slots(arena);
     for (uint32_t word = 0; word < ARENA_WORDS; word++)
-        statistics->dirty_slots += bits_count(atomic_load_explicit(&arena->dirty[word], memory_order_relaxed));
+        statistics->dirty_slots +=
+            bits_count(atomic_load_explicit(&arena->dirty[word], memory_order_relaxed));
     for (uint32_t slot = ARENA_HEADER_SLOTS; slot < ARENA_SLOTS; slot++)
         add_slot(statistics, arena, slot);
 }

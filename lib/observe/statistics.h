@@ -1,7 +1,8 @@
 /* The state of the allocator in numbers, read while other threads go on.
  *
- * Collected by walking the listed arenas inside one read section. Each number was true at some moment during the walk;
- * sums may be off by what changed meanwhile. Empty slots that heaps keep count as held but not as in use.
+ * Collected by walking the listed arenas inside one read section. Each number was true at some moment during
+ * the walk; sums may be off by what changed meanwhile. Empty slots that heaps keep count as held but not as
+ * in use.
  */
 #ifndef TARN_OBSERVE_STATISTICS_H
 #define TARN_OBSERVE_STATISTICS_H
@@ -22,13 +23,13 @@ struct class_statistics {
 struct statistics {
     struct class_statistics classes[CLASS_COUNT];
     size_t arenas;
-    size_t arena_bytes;      /* mapped */
-    size_t header_slots;     /* taken by arena headers */
+    size_t arena_bytes;  /* mapped */
+    size_t header_slots; /* taken by arena headers */
     size_t pool_slots;
     size_t run_slots;
     size_t free_slots;
-    size_t dirty_slots;      /* free, perhaps resident */
-    size_t kept_slots;       /* empty, in some heap's cache */
+    size_t dirty_slots; /* free, perhaps resident */
+    size_t kept_slots;  /* empty, in some heap's cache */
     size_t runs;
     size_t block_bytes_used; /* in live blocks of pools */
     size_t heaps;

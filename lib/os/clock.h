@@ -4,7 +4,8 @@
 
 #include <stdint.h>
 
-/* Milliseconds since some fixed point, never going back; moves in steps of a few milliseconds. No system call. */
+/* Milliseconds since some fixed point, never going back; moves in steps of a few milliseconds. No system
+ * call. */
 uint64_t clock_now_ms(void);
 
 #endif

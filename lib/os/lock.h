@@ -1,8 +1,8 @@
 /* The few locks of the slow paths, and how they behave around fork.
  *
- * A lock is a pthread mutex, which needs no constructor and never allocates. While a thread forks it holds all of them
- * (api/process); other fork handlers of the program that run in between may call malloc in that same thread. For it the
- * locks are open then: it holds them, and what they guard is whole.
+ * A lock is a pthread mutex, which needs no constructor and never allocates. While a thread forks it holds
+ * all of them (api/process); other fork handlers of the program that run in between may call malloc in that
+ * same thread. For it the locks are open then: it holds them, and what they guard is whole.
  *
  * Ranks, outermost first: late heap, raw, housekeeper.
  */

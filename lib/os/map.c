@@ -12,8 +12,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* The lowest address given by an aligned mapping: the next hint lies below it. Any thread, relaxed: a stale value
- * costs a system call and nothing else. */
+/* The lowest address given by an aligned mapping: the next hint lies below it. Any thread, relaxed: a stale
+ * value costs a system call and nothing else. */
 static _Atomic uintptr_t hint_ceiling;
 
 static _Atomic size_t mappings;

@@ -17,7 +17,8 @@
 
 static struct reader *_Atomic readers;
 
-/* The kernel has membarrier(2) for this process: readers need no fence. Set before the first reader is published. */
+/* The kernel has membarrier(2) for this process: readers need no fence. Set before the first reader is
+ * published. */
 static _Atomic bool have_membarrier;
 
 /* A child of a fork: liburcu's registry may hold threads, and its locks owners, that are no more. */
@@ -36,7 +37,8 @@ void reader_publish(struct reader *reader)
     /* acquire: who finds readers finds have_membarrier too. */
     struct reader *head = atomic_load_explicit(&readers, memory_order_acquire);
     if (head == NULL)
-        atomic_store_explicit(&have_membarrier, membarrier_call(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0,
+        atomic_store_explicit(&have_membarrier,
+                              membarrier_call(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0,
                               memory_order_relaxed);
     do {
         reader->next = head;
@@ -49,8 +51,8 @@ void reader_enter(struct reader *reader)
 {
     uint64_t sections = atomic_load_explicit(&reader->sections, memory_order_relaxed);
     atomic_store_explicit(&reader->sections, sections + 1, memory_order_relaxed);
-    /* pairs with the barrier in grace_sample: either it sees the section open, or the section sees the list without the
-     * retired arena. */
+    /* pairs with the barrier in grace_sample: either it sees the section open, or the section sees the list
+     * without the retired arena. */
     if (LIKELY(atomic_load_explicit(&have_membarrier, memory_order_relaxed)))
         atomic_signal_fence(memory_order_seq_cst);
     else
@@ -88,7 +90,8 @@ bool grace_has_passed(void)
     return true;
 }
 
-/* Not while this thread forks: in the child, before `forked` is set, liburcu's locks may have owners that are no more. */
+/* Not while this thread forks: in the child, before `forked` is set, liburcu's locks may have owners that are
+ * no more. */
 void walk_begin(void)
 {
     if (!atomic_load_explicit(&forked, memory_order_relaxed) && !lock_forking)

@@ -1,16 +1,17 @@
 /* Read sections over the global arena list, and the grace periods that end them.
  *
- * An arena's header and addresses may be unmapped only when no thread can still hold a pointer to it that it found in
- * the list. Whoever takes a pointer from the list does so inside a read section, of one of two kinds:
+ * An arena's header and addresses may be unmapped only when no thread can still hold a pointer to it that it
+ * found in the list. Whoever takes a pointer from the list does so inside a read section, of one of two
+ * kinds:
  *
- *   - A claim or release of slots, below a microsecond: the reader's own word `sections` is odd meanwhile. A slow path
- *     can ask, without ever waiting, whether all sections that were open at some moment have been left (grace_sample,
- *     grace_has_passed).
- *   - A walk over all arenas (statistics), which may take long: the same, and a liburcu-bp read section besides, so
- *     that malloc_trim can sleep until it is over (walk_wait) and need not spin.
+ *   - A claim or release of slots, below a microsecond: the reader's own word `sections` is odd meanwhile. A
+ * slow path can ask, without ever waiting, whether all sections that were open at some moment have been left
+ * (grace_sample, grace_has_passed).
+ *   - A walk over all arenas (statistics), which may take long: the same, and a liburcu-bp read section
+ * besides, so that malloc_trim can sleep until it is over (walk_wait) and need not spin.
  *
- * Claims are not liburcu sections: that would register every thread with liburcu, whose locks its own fork hooks do not
- * all cover, and which calls malloc while it holds them (docs/decisions/0002-read-sections.md).
+ * Claims are not liburcu sections: that would register every thread with liburcu, whose locks its own fork
+ * hooks do not all cover, and which calls malloc while it holds them (docs/decisions/0002-read-sections.md).
  *
  * Readers are never unmapped and never leave the list; a thread's reader is that of its heap.
  *
@@ -39,8 +40,8 @@ void reader_publish(struct reader *reader);
 void reader_enter(struct reader *reader);
 void reader_leave(struct reader *reader);
 
-/* Marks the beginning of a grace period; false when the kernel would not give the barrier it takes (a filter on system
- * calls), and no grace period has begun. One thread at a time (the housekeeper). */
+/* Marks the beginning of a grace period; false when the kernel would not give the barrier it takes (a filter
+ * on system calls), and no grace period has begun. One thread at a time (the housekeeper). */
 bool grace_sample(void);
 
 /* Have all sections that were open at grace_sample been left? Never blocks. The housekeeper only. */
@@ -50,12 +51,12 @@ bool grace_has_passed(void);
 void walk_begin(void);
 void walk_end(void);
 
-/* Sleeps until all walks that are under way are over. Never from malloc or free, never inside a section, never with a
- * lock held. */
+/* Sleeps until all walks that are under way are over. Never from malloc or free, never inside a section,
+ * never with a lock held. */
 void walk_wait(void);
 
-/* In the child of a fork, by its only thread, whose reader is `own`: sections of all other threads count as left. The
- * child has no liburcu sections any more. */
+/* In the child of a fork, by its only thread, whose reader is `own`: sections of all other threads count as
+ * left. The child has no liburcu sections any more. */
 void rcu_after_fork_child(const struct reader *own);
 
 #endif

@@ -52,10 +52,17 @@ struct unit {
     uint64_t factor;
 };
 
-static const struct unit byte_units[] = {
-    {"KiB", UINT64_C(1) << 10}, {"MiB", UINT64_C(1) << 20}, {"GiB", UINT64_C(1) << 30}, {"TiB", UINT64_C(1) << 40},
-    {"K", UINT64_C(1) << 10},   {"M", UINT64_C(1) << 20},   {"G", UINT64_C(1) << 30},   {"T", UINT64_C(1) << 40},
-    {"B", 1},                   {"", 1},                    {NULL, 0}};
+static const struct unit byte_units[] = {{"KiB", UINT64_C(1) << 10},
+                                         {"MiB", UINT64_C(1) << 20},
+                                         {"GiB", UINT64_C(1) << 30},
+                                         {"TiB", UINT64_C(1) << 40},
+                                         {"K", UINT64_C(1) << 10},
+                                         {"M", UINT64_C(1) << 20},
+                                         {"G", UINT64_C(1) << 30},
+                                         {"T", UINT64_C(1) << 40},
+                                         {"B", 1},
+                                         {"", 1},
+                                         {NULL, 0}};
 
 static const struct unit time_units[] = {{"ms", 1}, {"s", 1000}, {"min", 60000}, {NULL, 0}};
 static const struct unit no_units[] = {{"", 1}, {NULL, 0}};

@@ -1,10 +1,11 @@
 /* The settings of the process, read once from the environment.
  *
- * A setting is a variable TARN_NAME. A value that does not fit, and a name that does not exist, give one warning
- * line on stderr each, and the default stands. In a set-user-id or set-group-id program (AT_SECURE, getauxval(3))
- * the environment is not read at all. Every setting is described in docs/tuning.md.
+ * A setting is a variable TARN_NAME. A value that does not fit, and a name that does not exist, give one
+ * warning line on stderr each, and the default stands. In a set-user-id or set-group-id program (AT_SECURE,
+ * getauxval(3)) the environment is not read at all. Every setting is described in docs/tuning.md.
  *
- * Written once, by settings_read, before a second thread can be in the allocator; read by any thread afterwards.
+ * Written once, by settings_read, before a second thread can be in the allocator; read by any thread
+ * afterwards.
  */
 #ifndef TARN_OS_SETTINGS_H
 #define TARN_OS_SETTINGS_H
@@ -21,15 +22,15 @@ enum huge_pages {
 };
 
 struct settings {
-    size_t dirty_limit_bytes;     /* TARN_DIRTY_LIMIT */
-    uint64_t purge_delay_ms;      /* TARN_PURGE_DELAY */
-    size_t raw_cache_bytes;       /* TARN_RAW_CACHE */
-    size_t run_threshold_bytes;   /* TARN_RUN_THRESHOLD: larger requests are runs */
-    size_t raw_threshold_bytes;   /* TARN_RAW_THRESHOLD: larger requests are raw blocks */
-    enum huge_pages huge_pages;   /* TARN_HUGE_PAGES */
-    bool check;                   /* TARN_CHECK */
-    bool statistics_at_exit;      /* TARN_STATS */
-    unsigned verbosity;           /* TARN_VERBOSE */
+    size_t dirty_limit_bytes;   /* TARN_DIRTY_LIMIT */
+    uint64_t purge_delay_ms;    /* TARN_PURGE_DELAY */
+    size_t raw_cache_bytes;     /* TARN_RAW_CACHE */
+    size_t run_threshold_bytes; /* TARN_RUN_THRESHOLD: larger requests are runs */
+    size_t raw_threshold_bytes; /* TARN_RAW_THRESHOLD: larger requests are raw blocks */
+    enum huge_pages huge_pages; /* TARN_HUGE_PAGES */
+    bool check;                 /* TARN_CHECK */
+    bool statistics_at_exit;    /* TARN_STATS */
+    unsigned verbosity;         /* TARN_VERBOSE */
 };
 
 extern struct settings settings;

@@ -9,7 +9,8 @@ struct block pool_end = {.canary = NULL, .next = NULL};
 static uint64_t word_for(const void *heap, uint32_t first_slot)
 {
     uint64_t checked = settings.check ? POOL_WORD_CHECKED : 0;
-    return (uint64_t)(uintptr_t)heap | checked | (offsetof(struct arena, descriptors) + first_slot * ARENA_DESCRIPTOR_BYTES);
+    return (uint64_t)(uintptr_t)heap | checked |
+           (offsetof(struct arena, descriptors) + (uint64_t)first_slot * ARENA_DESCRIPTOR_BYTES);
 }
 
 static void enter_owner(struct pool *pool, void *heap)
@@ -17,8 +18,8 @@ static void enter_owner(struct pool *pool, void *heap)
     struct arena *arena = pool_arena(pool);
     pool->heap = heap;
     for (uint32_t slot = pool->first_slot; slot < pool->first_slot + pool->slots; slot++)
-        /* release: pairs with the acquire of a free that finds a word not its own, and of statistics; publishes
-         * the fixed fields. */
+        /* release: pairs with the acquire of a free that finds a word not its own, and of statistics;
+         * publishes the fixed fields. */
         atomic_store_explicit(&arena->slot_map[slot], word_for(heap, pool->first_slot), memory_order_release);
 }
 
@@ -33,8 +34,8 @@ struct pool *pool_open(const struct span *span, uint32_t class, void *heap)
     pool->block_bytes = class_bytes(class);
     pool->slots = (uint16_t)slots;
     pool->capacity = (uint16_t)class_pool_blocks(class);
-    atomic_store_explicit(&pool->class, (uint16_t)class, memory_order_relaxed);
-    atomic_store_explicit(&span->arena->slot_class[slot], (uint8_t)class, memory_order_relaxed);
+    atomic_store_explicit(&pool->class, (uint16_t) class, memory_order_relaxed);
+    atomic_store_explicit(&span->arena->slot_class[slot], (uint8_t) class, memory_order_relaxed);
     pool->first_slot = (uint16_t)slot;
     pool->dirty = (uint32_t)(span->dirty >> slot % WORD_SLOTS);
     pool->next = NULL;
@@ -72,8 +73,8 @@ void pool_close(struct pool *pool, struct span *span)
         atomic_store_explicit(&arena->slot_map[slot], 0, memory_order_relaxed);
 }
 
-/* How many blocks to carve now: those that end within the next page, one at least; all of them where the pages have
- * been touched before. */
+/* How many blocks to carve now: those that end within the next page, one at least; all of them where the
+ * pages have been touched before. */
 static uint32_t carve_end(const struct pool *pool, uint32_t carved)
 {
     if (pool->dirty == bits_ones(pool->slots))
@@ -125,7 +126,8 @@ uint32_t pool_used_of(const struct pool *pool, uint32_t capacity)
 bool pool_list_has(const struct pool *pool, const struct block *block)
 {
     uint32_t steps = 0;
-    for (const struct block *one = pool->free; one != &pool_end && steps <= pool->capacity; one = one->next, steps++)
+    for (const struct block *one = pool->free; one != &pool_end && steps <= pool->capacity;
+         one = one->next, steps++)
         if (one == block)
             return true;
     return false;

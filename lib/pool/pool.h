@@ -4,13 +4,13 @@
  *                 ▲         │
  *   free ─────────┘   next ─┴──► … ──► pool_end
  *
- * A free block holds two words: `canary`, the address of its pool's descriptor, and `next`. The canary is set by
- * free and cleared by malloc, so a block that carries it is free: a second free of it is seen, and so is a write
- * through a stale pointer, when the block is taken again. The list ends in pool_end, which carries no canary, so that
- * malloc needs one test for both "list empty" and "list damaged".
+ * A free block holds two words: `canary`, the address of its pool's descriptor, and `next`. The canary is set
+ * by free and cleared by malloc, so a block that carries it is free: a second free of it is seen, and so is a
+ * write through a stale pointer, when the block is taken again. The list ends in pool_end, which carries no
+ * canary, so that malloc needs one test for both "list empty" and "list damaged".
  *
- * The descriptor lives in the arena's header, far from the blocks. All fields are written by the owner only; `count`,
- * `state` and the fixed fields may be read by any thread (statistics).
+ * The descriptor lives in the arena's header, far from the blocks. All fields are written by the owner only;
+ * `count`, `state` and the fixed fields may be read by any thread (statistics).
  *
  * used = carved blocks that are not on the list; a block on its way through an inbox is used.
  *   state    | count           | meaning
@@ -42,7 +42,7 @@ struct pool {
     uint32_t block_bytes; /* fixed while the pool lives, as are all below up to `carved` */
     uint16_t capacity;    /* blocks */
     uint16_t slots;
-    void *heap; /* its owner: the heap's identity, also where the slot map has gone by */
+    void *heap;             /* its owner: the heap's identity, also where the slot map has gone by */
     _Atomic uint16_t class; /* says all of the shape to a reader that may look while the pool is made anew */
     uint16_t first_slot;
     _Atomic uint32_t carved; /* blocks */
@@ -76,7 +76,8 @@ static inline char *pool_start(const struct pool *pool)
 
 /* Owners' addresses are multiples of this; a slot map word holds
  *   owner | POOL_WORD_CHECKED, with TARN_CHECK | offset of the descriptor in the arena
- * With the checked bit no word is near its owner's address: every free then takes the slow path, which checks all. */
+ * With the checked bit no word is near its owner's address: every free then takes the slow path, which checks
+ * all. */
 #define POOL_OWNER_ALIGNMENT (4 * SLOT_BYTES)
 #define POOL_WORD_CHECKED    (2 * SLOT_BYTES)
 
@@ -114,13 +115,15 @@ static inline uint32_t pool_carved(const struct pool *pool)
 /* Makes a pool of contiguous held slots and enters `heap` as their owner. State CURRENT, nothing carved. */
 struct pool *pool_open(const struct span *span, uint32_t class, void *heap);
 
-/* Takes an empty pool apart; its slots are held by the caller again. Those that were ever carved are dirty. */
+/* Takes an empty pool apart; its slots are held by the caller again. Those that were ever carved are dirty.
+ */
 void pool_close(struct pool *pool, struct span *span);
 
 /* Enters another owner. The caller owns the pool exclusively (its old heap is parked and claimed). */
 void pool_set_owner(struct pool *pool, void *heap);
 
-/* The list is empty: puts the blocks of the next page onto it, in address order. False when all are carved. */
+/* The list is empty: puts the blocks of the next page onto it, in address order. False when all are carved.
+ */
 bool pool_carve(struct pool *pool);
 
 /* Blocks in use of a pool of `capacity` blocks, from any thread; a snapshot. */
@@ -132,7 +135,8 @@ static inline uint32_t pool_used(const struct pool *pool)
     return pool_used_of(pool, pool->capacity);
 }
 
-/* Whether the pointer, a multiple of 16 in the pool's slots, is the start of a block that was carved; the owner only. */
+/* Whether the pointer, a multiple of 16 in the pool's slots, is the start of a block that was carved; the
+ * owner only. */
 static inline bool pool_is_block(const struct pool *pool, const void *pointer)
 {
     uint32_t number;
@@ -140,13 +144,13 @@ static inline bool pool_is_block(const struct pool *pool, const void *pointer)
     return class_has_block_at(pool_class(pool), offset, &number) && number < pool_carved(pool);
 }
 
-/* The same by any thread, without a look at the descriptor, which its owner writes all the time: whether the pointer, in
- * a slot with this word, is the start of a block, carved or not. *class gets the pool's class. */
+/* The same by any thread, without a look at the descriptor, which its owner writes all the time: whether the
+ * pointer, in a slot with this word, is the start of a block, carved or not. *class gets the pool's class. */
 static inline bool pool_word_has_block(const void *pointer, uint64_t word, uint32_t *class)
 {
     struct arena *arena = arena_of(pointer);
-    uint32_t first_slot =
-        (uint32_t)((word & (POOL_WORD_CHECKED - 1)) - offsetof(struct arena, descriptors)) / ARENA_DESCRIPTOR_BYTES;
+    uint32_t first_slot = (uint32_t)((word & (POOL_WORD_CHECKED - 1)) - offsetof(struct arena, descriptors)) /
+                          ARENA_DESCRIPTOR_BYTES;
     uint32_t offset = (uint32_t)((uintptr_t)pointer - (uintptr_t)arena) - first_slot * (uint32_t)SLOT_BYTES;
     uint32_t number;
     *class = atomic_load_explicit(&arena->slot_class[first_slot], memory_order_relaxed);

@@ -1,13 +1,14 @@
 #include "pool/size_class.h"
 
-#define UNITS(bytes)      ((bytes) / 16)
-#define POOL_BYTES(bytes) ((bytes) <= 512 ? 1 << 14 : (bytes) <= 2048 ? 1 << 16 : (bytes) <= 8192 ? 1 << 17 : 1 << 18)
-#define SHAPE(bytes)                                                                                               \
-    {                                                                                                              \
-        (uint32_t)(((UINT64_C(1) << CLASS_RECIPROCAL_SHIFT) + UNITS(bytes) - 1) / UNITS(bytes)), UNITS(bytes),     \
-            POOL_BYTES(bytes) / (bytes)                                                                            \
+#define UNITS(bytes) ((bytes) / 16)
+#define POOL_BYTES(bytes)                                                                                    \
+    ((bytes) <= 512 ? 1 << 14 : (bytes) <= 2048 ? 1 << 16 : (bytes) <= 8192 ? 1 << 17 : 1 << 18)
+#define SHAPE(bytes)                                                                                         \
+    {                                                                                                        \
+        (uint32_t)(((UINT64_C(1) << CLASS_RECIPROCAL_SHIFT) + UNITS(bytes) - 1) / UNITS(bytes)),             \
+            UNITS(bytes), POOL_BYTES(bytes) / (bytes)                                                        \
     }
-#define FOUR(first, step)                                                                                          \
+#define FOUR(first, step)                                                                                    \
     SHAPE(first), SHAPE((first) + (step)), SHAPE((first) + 2 * (step)), SHAPE((first) + 3 * (step))
 #define EIGHT(first, step) FOUR(first, step), FOUR((first) + 4 * (step), step)
 
@@ -22,6 +23,6 @@ uint32_t class_of_aligned_size(size_t bytes, size_t alignment)
         return CLASS_COUNT;
     uint32_t class = class_of_size(bytes == 0 ? 1 : bytes);
     while (class < CLASS_COUNT && class_bytes(class) % alignment != 0)
-        class++;
+        class ++;
     return class;
 }

@@ -4,8 +4,9 @@
  *   class  8 … 23   8 per doubling up to 512       144, 160, … 256, 288, … 512
  *   class 24 … 47   4 per doubling up to 32 KiB    640, 768, 896, 1024, 1280, …
  *
- * A block is larger than the request by at most 12.5 % from 128 to 512 bytes, and 25 % above (docs/decisions/0005). Every
- * size is a multiple of 16, and a power of two that is at most 32 KiB is itself a class.
+ * A block is larger than the request by at most 12.5 % from 128 to 512 bytes, and 25 % above
+ * (docs/decisions/0005). Every size is a multiple of 16, and a power of two that is at most 32 KiB is itself
+ * a class.
  */
 #ifndef TARN_POOL_SIZE_CLASS_H
 #define TARN_POOL_SIZE_CLASS_H
@@ -13,13 +14,13 @@
 #include "base/bits.h"
 #include "base/compiler.h"
 
-#define CLASS_COUNT         48U
-#define CLASS_BYTES_MOST    (UINT64_C(32) << 10)
-#define CLASS_LINEAR_BYTES  128U
-#define CLASS_LINEAR_COUNT  8U
-#define CLASS_FINE_BYTES    512U
-#define CLASS_FINE_COUNT    24U
-#define BLOCK_ALIGNMENT     16U
+#define CLASS_COUNT        48U
+#define CLASS_BYTES_MOST   (UINT64_C(32) << 10)
+#define CLASS_LINEAR_BYTES 128U
+#define CLASS_LINEAR_COUNT 8U
+#define CLASS_FINE_BYTES   512U
+#define CLASS_FINE_COUNT   24U
+#define BLOCK_ALIGNMENT    16U
 
 /* The smallest class for a request of `bytes`, 1 <= bytes <= CLASS_BYTES_MOST. */
 ALWAYS_INLINE uint32_t class_of_size(size_t bytes)
@@ -65,9 +66,9 @@ static inline uint32_t class_pool_slots(uint32_t class)
     return bytes <= 8192 ? 8 : 16;
 }
 
-/* Whether a block of this class begins `offset` bytes, a multiple of 16, behind its pool's start; its number. Without a
- * division, and exact: offsets are below 2^14 units and sizes at most 2^11, so rounding the reciprocal up adds less than
- * 2^14 / 2^31 to a quotient whose fraction is at most 1 - 2^-11. */
+/* Whether a block of this class begins `offset` bytes, a multiple of 16, behind its pool's start; its number.
+ * Without a division, and exact: offsets are below 2^14 units and sizes at most 2^11, so rounding the
+ * reciprocal up adds less than 2^14 / 2^31 to a quotient whose fraction is at most 1 - 2^-11. */
 static inline bool class_has_block_at(uint32_t class, uint32_t offset, uint32_t *number)
 {
     const struct class_shape *shape = &class_shapes[class];
@@ -76,8 +77,8 @@ static inline bool class_has_block_at(uint32_t class, uint32_t offset, uint32_t 
     return *number * shape->units == units && *number < shape->blocks;
 }
 
-/* The smallest class whose blocks hold `bytes` and are multiples of `alignment` (and so aligned to it, since pools
- * begin at slots), or CLASS_COUNT when there is none. alignment is a power of two, at most 16 KiB. */
+/* The smallest class whose blocks hold `bytes` and are multiples of `alignment` (and so aligned to it, since
+ * pools begin at slots), or CLASS_COUNT when there is none. alignment is a power of two, at most 16 KiB. */
 uint32_t class_of_aligned_size(size_t bytes, size_t alignment);
 
 #endif

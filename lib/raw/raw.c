@@ -74,7 +74,8 @@ static struct record *record_at(const void *pointer)
 
 /* ---- mappings ---- */
 
-/* Beyond the safe number of mappings, blocks are made to fill their granules, so that neighbours merge into one. */
+/* Beyond the safe number of mappings, blocks are made to fill their granules, so that neighbours merge into
+ * one. */
 static size_t bytes_to_map(size_t bytes)
 {
     size_t unit = map_count() < map_count_limit() ? map_page_bytes() : GRANULE_BYTES;
@@ -101,7 +102,8 @@ static bool map_fresh(size_t bytes, size_t alignment, struct raw_piece *piece)
 static size_t cache_bytes_most(void)
 {
     size_t share = atomic_load_explicit(&live_bytes, memory_order_relaxed) / 4;
-    return settings.raw_cache_bytes == 0 || settings.raw_cache_bytes > share ? settings.raw_cache_bytes : share;
+    return settings.raw_cache_bytes == 0 || settings.raw_cache_bytes > share ? settings.raw_cache_bytes
+                                                                             : share;
 }
 
 /* Under raw_lock. */
@@ -164,14 +166,15 @@ static bool take_part(size_t bytes, size_t least_bytes, size_t alignment, struct
     return taken;
 }
 
-/* Moves cached pages to where the clean part of a piece begins, up to `end_bytes`, so that only the rest has to be
- * faulted in. */
+/* Moves cached pages to where the clean part of a piece begins, up to `end_bytes`, so that only the rest has
+ * to be faulted in. */
 static void fill_from_cache(struct raw_piece *piece, size_t end_bytes)
 {
     for (unsigned moves = 0; moves < MOVES_MOST; moves++) {
         size_t room = bits_align_down(end_bytes, map_page_bytes()) - piece->dirty_bytes;
         struct raw_piece source;
-        if (end_bytes < piece->dirty_bytes + PIECE_LEAST_BYTES || !take_part(room, PIECE_LEAST_BYTES, 1, &source))
+        if (end_bytes < piece->dirty_bytes + PIECE_LEAST_BYTES ||
+            !take_part(room, PIECE_LEAST_BYTES, 1, &source))
             return;
         keep_tail(&source, room);
         if (source.bytes > room) {
@@ -207,7 +210,8 @@ static bool grow_piece(struct raw_piece *piece, size_t bytes, size_t end_bytes)
     return true;
 }
 
-/* A cached piece that begins where a block may, is shorter than wanted but not by much, and can be made longer. */
+/* A cached piece that begins where a block may, is shorter than wanted but not by much, and can be made
+ * longer. */
 static bool take_and_grow(size_t bytes, size_t alignment, struct raw_piece *piece)
 {
     if (alignment != GRANULE_BYTES || !take_part(SIZE_MAX, bytes / 2, alignment, piece))
@@ -307,7 +311,8 @@ void *raw_realloc(void *pointer, size_t bytes)
     bool resized = true;
     if (bytes_to_map(bytes) <= old_bytes)
         keep_tail(&record->piece, bytes);
-    else /* One that grows will grow again: an eighth more addresses, which cost no memory until they are touched. */
+    else /* One that grows will grow again: an eighth more addresses, which cost no memory until they are
+            touched. */
         resized = grow_piece(&record->piece, bytes_to_map(bytes + bytes / 8), bytes) ||
                   grow_piece(&record->piece, bytes_to_map(bytes), bytes);
     record->piece.dirty_bytes = record->piece.bytes;

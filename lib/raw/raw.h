@@ -1,12 +1,12 @@
 /* The raw mmap path: requests above the run limit, each a mapping of its own.
  *
- * A raw block begins at a multiple of 4 MiB, which no block of an arena does, so that free tells it by its address.
- * Its record lies elsewhere and is found through the address index (arena/address_index):
+ * A raw block begins at a multiple of 4 MiB, which no block of an arena does, so that free tells it by its
+ * address. Its record lies elsewhere and is found through the address index (arena/address_index):
  *
  *   index[address >> 22] ──► record { address, mapped bytes, dirty bytes }
  *
- * The index entry is set after the memory is mapped, cleared before it is unmapped or moved, and set again when a move
- * fails. Whoever clears the entry owns the record: of two frees of one block one gets it.
+ * The index entry is set after the memory is mapped, cleared before it is unmapped or moved, and set again
+ * when a move fails. Whoever clears the entry owns the record: of two frees of one block one gets it.
  *
  * A freed mapping is kept for a while (raw/raw_cache). Records are never unmapped, only reused.
  *
@@ -24,8 +24,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A block of at least `bytes` at a multiple of `alignment` (a power of two; 4 MiB at least is given). Only the first
- * *dirty_bytes may hold anything but zeroes. NULL without memory; errno untouched. Any thread. */
+/* A block of at least `bytes` at a multiple of `alignment` (a power of two; 4 MiB at least is given). Only
+ * the first *dirty_bytes may hold anything but zeroes. NULL without memory; errno untouched. Any thread. */
 void *raw_malloc(size_t bytes, size_t alignment, size_t *dirty_bytes);
 
 /* Usable bytes of the raw block that begins here, 0 when none does. */
@@ -34,11 +34,12 @@ size_t raw_bytes(const void *pointer);
 /* False when no raw block begins here (any more). */
 bool raw_free(void *pointer);
 
-/* Makes the block `bytes` long, in place or by moving its pages; the contents stay. Returns its new address, or NULL
- * and nothing changed. The caller owns the block. */
+/* Makes the block `bytes` long, in place or by moving its pages; the contents stay. Returns its new address,
+ * or NULL and nothing changed. The caller owns the block. */
 void *raw_realloc(void *pointer, size_t bytes);
 
-/* Gives cached mappings back: those kept longer than the purge delay; all of them. The latter tells how many bytes. */
+/* Gives cached mappings back: those kept longer than the purge delay; all of them. The latter tells how many
+ * bytes. */
 void raw_age(uint64_t now_ms);
 size_t raw_drop_cache(void);
 

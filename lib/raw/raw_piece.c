@@ -57,7 +57,8 @@ void raw_piece_cut(struct raw_piece *piece, size_t bytes, struct raw_piece *tail
 }
 bool raw_piece_extend(struct raw_piece *piece, size_t bytes)
 {
-    if ((piece->moved && piece->parts >= PARTS_MOST && !map_moves_several()) || !map_extend(piece->address + piece->bytes, bytes))
+    if ((piece->moved && piece->parts >= PARTS_MOST && !map_moves_several()) ||
+        !map_extend(piece->address + piece->bytes, bytes))
         return false;
     piece->bytes += bytes;
     if (piece->moved) {
@@ -89,7 +90,8 @@ bool raw_piece_move_into(const struct raw_piece *from, struct raw_piece *to)
         return false;
     size_t done = 0;
     for (uint32_t part = 0; part < from->parts; part++) {
-        map_move_onto(from->address + done, from->part_end[part] - done, to->address + to->dirty_bytes + done);
+        map_move_onto(from->address + done, from->part_end[part] - done,
+                      to->address + to->dirty_bytes + done);
         done = from->part_end[part];
         if (part == 0 && !begins_part)
             to->part_end[before - 1] = to->dirty_bytes;

@@ -5,13 +5,15 @@
  *   │ dirty: may hold anything               │ reads as zeroes  │
  *                                            address + dirty_bytes
  *
- * A part lies in one mapping of the kernel. That matters because before Linux 6.17 mremap(2) moves pages of one mapping
- * only, and fails after it has unmapped the target: so no call is made that could fail for that reason. Pages that were
- * moved do not merge with their new neighbours, so a piece put together from others has several parts. Where the kernel
- * moves several mappings at once (map_moves_several), only their number is kept, as an estimate.
+ * A part lies in one mapping of the kernel. That matters because before Linux 6.17 mremap(2) moves pages of
+ * one mapping only, and fails after it has unmapped the target: so no call is made that could fail for that
+ * reason. Pages that were moved do not merge with their new neighbours, so a piece put together from others
+ * has several parts. Where the kernel moves several mappings at once (map_moves_several), only their number
+ * is kept, as an estimate.
  *
  * Equations: 1 <= parts; dirty_bytes <= bytes; and, where part_end is kept, parts <= PARTS_MOST and
- * 0 < part_end[0] < … < part_end[parts - 1] == bytes. The sum of all parts is what this room adds to map_count() (os/map).
+ * 0 < part_end[0] < … < part_end[parts - 1] == bytes. The sum of all parts is what this room adds to
+ * map_count() (os/map).
  *
  * No state of its own; a piece belongs to its holder.
  */
@@ -33,7 +35,8 @@ struct raw_piece {
     size_t part_end[PARTS_MOST];
 };
 
-/* Fresh zeroed pages at a multiple of `alignment`. False without memory. `bytes` are whole pages here and below. */
+/* Fresh zeroed pages at a multiple of `alignment`. False without memory. `bytes` are whole pages here and
+ * below. */
 bool raw_piece_map(size_t bytes, size_t alignment, struct raw_piece *piece);
 
 void raw_piece_unmap(const struct raw_piece *piece);
@@ -41,11 +44,12 @@ void raw_piece_unmap(const struct raw_piece *piece);
 /* Makes the piece `bytes` long, 0 < bytes < piece->bytes; the rest becomes a piece of its own. */
 void raw_piece_cut(struct raw_piece *piece, size_t bytes, struct raw_piece *tail);
 
-/* Adds fresh pages behind the piece. False, and nothing changed, where the addresses are taken or the parts too many. */
+/* Adds fresh pages behind the piece. False, and nothing changed, where the addresses are taken or the parts
+ * too many. */
 bool raw_piece_extend(struct raw_piece *piece, size_t bytes);
 
-/* Moves all pages of `from` to where the clean pages of `to` begin; `from` is gone then. False, and nothing changed, when
- * the parts would be too many. from->bytes <= to->bytes - to->dirty_bytes. */
+/* Moves all pages of `from` to where the clean pages of `to` begin; `from` is gone then. False, and nothing
+ * changed, when the parts would be too many. from->bytes <= to->bytes - to->dirty_bytes. */
 bool raw_piece_move_into(const struct raw_piece *from, struct raw_piece *to);
 
 /* The same by copying. */

@@ -84,7 +84,7 @@ static void nobody_writes_to_it(void **state)
     memcpy(&pool_before, &pool_none, sizeof pool_none);
     memcpy(&end_before, &pool_end, sizeof pool_end);
     for (size_t i = 0; i < 4; i++)
-        assert_non_null(blocks[i] = tarn_malloc(10 << (4 * i)));
+        assert_non_null(blocks[i] = tarn_malloc((size_t)10 << (4 * i)));
     assert_int_equal(pthread_key_create(&late_key, work_late), 0);
     threads_run(4, a_new_thread_is_served, NULL);
     threads_run(4, a_new_thread_frees, blocks);

@@ -193,7 +193,7 @@ static void many_owners(void **state)
     struct block *blocks[HEAPS][8];
     for (unsigned k = 0; k < 8; k++)
         for (unsigned i = 0; i < HEAPS; i++)
-            blocks[i][k] = take(heaps[i], 100 << k % 3);
+            blocks[i][k] = take(heaps[i], (size_t)100 << k % 3);
     for (unsigned k = 0; k < 8; k++)
         for (unsigned i = 0; i < HEAPS; i++)
             if (heaps[i] != freer)

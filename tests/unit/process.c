@@ -226,7 +226,7 @@ static void run_again(void *context)
     char *const *environment = context;
     char *arguments[] = {(char *)(uintptr_t) "process", (char *)(uintptr_t) "exit", NULL};
     execve("/proc/self/exe", arguments, environment);
-    must(!"execve");
+    must(false);
 }
 
 static void check_run(const char *const *environment, const char *begins, bool has_statistics)

@@ -202,7 +202,7 @@ static void run_with_environment(void *context)
 {
     char *const arguments[] = {(char *)(uintptr_t) "settings", (char *)(uintptr_t) "show", NULL};
     execve("/proc/self/exe", arguments, context);
-    must(!"execve");
+    must(false);
 }
 
 static void check_process(const char *const *environment, const char *expected)

@@ -188,10 +188,12 @@ static volatile sig_atomic_t alarms;
 static void drain(int number)
 {
     char bytes[4096];
+    int saved_errno = errno;
     (void)number;
     alarms = 1;
     while (read(drained_end, bytes, sizeof bytes) > 0)
         continue;
+    errno = saved_errno;
 }
 
 /* The pipe is full; the signal that interrupts the write makes room for it. */

@@ -96,7 +96,7 @@ static void blocks_outlive_their_thread(void **state)
 /* ---- late ---- */
 
 static pthread_key_t late_key;
-static struct heap *own_heap;
+static struct heap *_Atomic own_heap;
 static struct heap *_Atomic late_heap;
 static unsigned inside; /* under the late heap's lock */
 static unsigned late_rounds;
@@ -140,7 +140,7 @@ static void late_threads_share_a_heap(void **state)
     (void)state;
     assert_int_equal(pthread_key_create(&late_key, work_late), 0);
     threads_run(1, become_late, NULL);
-    assert_true(park_is_parked(own_heap->number) || own_heap == late_heap);
+    assert_true(park_is_parked(atomic_load(&own_heap)->number) || own_heap == late_heap);
     uint32_t bound = park_bound();
     threads_run(THREADS, become_late, NULL);
     assert_int_equal(late_rounds, 200 * (THREADS + 1));

@@ -61,7 +61,7 @@ static void xml_setting(const char *name, const char *value, void *stream)
 
 static void xml_classes(FILE *stream, const struct statistics *s)
 {
-    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; ++class) {
         const struct class_statistics *c = &s->classes[class];
         if (c->pools > 0)
             fprintf(stream, "<class size=\"%u\" pools=\"%zu\" used=\"%zu\" capacity=\"%zu\"/>\n",
@@ -143,7 +143,7 @@ static void print_classes(int to, const struct statistics *s)
     struct text line = {0};
     text_string(&line, "tarn:   block size     pools      used  capacity   KiB used");
     text_write_line(&line, to);
-    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; ++class) {
         const struct class_statistics *c = &s->classes[class];
         if (c->pools == 0)
             continue;

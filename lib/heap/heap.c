@@ -264,14 +264,14 @@ static void close_queued_empty(struct heap *heap, uint32_t class)
 
 void heap_close_queued_empty_pools(struct heap *heap)
 {
-    for (uint32_t class = 0; class < CLASS_COUNT && heap->empty_slots > 0; class ++)
+    for (uint32_t class = 0; class < CLASS_COUNT && heap->empty_slots > 0; ++class)
         close_queued_empty(heap, class);
 }
 
 void heap_close_empty_pools(struct heap *heap)
 {
     heap_close_queued_empty_pools(heap);
-    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; ++class) {
         struct pool *pool = heap->bins[class].own;
         if (pool != &pool_none && pool_used(pool) == 0)
             retire_own(heap, class);
@@ -305,7 +305,7 @@ static void initialise_bins(struct heap *heap)
 {
     for (size_t i = 0; i < DIRECT_ENTRIES; i++)
         heap->direct[i] = &pool_none;
-    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; ++class) {
         heap->bins[class].current = &pool_none;
         heap->bins[class].own = &pool_none;
         heap->foreign[class].free = &pool_end;
@@ -343,7 +343,7 @@ static bool bin_is_valid(struct heap *heap, uint32_t class)
 
 bool heap_is_valid(struct heap *heap)
 {
-    for (uint32_t class = 0; class < CLASS_COUNT; class ++)
+    for (uint32_t class = 0; class < CLASS_COUNT; ++class)
         if (!bin_is_valid(heap, class))
             return false;
     for (size_t i = 0; i < DIRECT_ENTRIES; i++)

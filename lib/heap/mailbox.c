@@ -179,7 +179,7 @@ void mailbox_flush(struct heap *heap)
     if (heap->foreign_bytes == 0)
         return;
     struct gathering gathering = {.pending = NULL};
-    for (uint32_t class = 0; class < CLASS_COUNT; class ++)
+    for (uint32_t class = 0; class < CLASS_COUNT; ++class)
         gather_list(&gathering, &heap->foreign[class]);
     for (uint32_t i = 0; i < CHAINS; i++)
         if (gathering.chains[i].pool != NULL)
@@ -193,7 +193,7 @@ void mailbox_flush(struct heap *heap)
 /* Takes what malloc took out of the lists off the bytes in them. */
 static void recount(struct heap *heap)
 {
-    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; ++class) {
         struct foreign *foreign = &heap->foreign[class];
         heap->foreign_bytes -= (size_t)owned_read(&foreign->taken) * foreign->block_bytes;
         owned_write(&foreign->taken, 0);

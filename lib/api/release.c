@@ -42,15 +42,21 @@ ALWAYS_INLINE void free_pool_block(struct pool *pool, const struct heap *owner, 
         free_pool_block_rarely(pool, owner, class, block);
 }
 
-static void free_run(void *pointer)
+/* By a thread that has no heap. */
+COLD static bool free_run_late(void *pointer)
 {
-    struct heap *own = thread_heap();
-    struct heap *heap = own != NULL ? own : thread_late_heap();
-    bool freed = heap != NULL && run_free(heap, pointer);
-    if (own == NULL && heap != NULL)
-        thread_late_done();
-    if (!freed && heap != NULL)
-        fatal_invalid(pointer, "free");
+    struct heap *heap = thread_late_heap();
+    if (heap == NULL)
+        return run_bytes(pointer) > 0; /* no memory even for a heap: the run is lost */
+    bool freed = run_free(heap, pointer);
+    thread_late_done();
+    return freed;
+}
+
+static bool free_run(void *pointer)
+{
+    struct heap *heap = thread_heap();
+    return LIKELY(heap != NULL) ? run_free(heap, pointer) : free_run_late(pointer);
 }
 
 /* No block of a pool. */
@@ -58,20 +64,9 @@ static __attribute__((noinline)) void free_large(void *pointer)
 {
     if (pointer == NULL)
         return;
-    struct classified found = classify(pointer);
-    switch (found.kind) {
-    case KIND_RUN:
-        free_run(pointer);
-        return;
-    case KIND_RAW:
-        if (raw_free(pointer))
-            return;
-        break;
-    case KIND_POOL:
-    case KIND_INVALID:
-        break;
-    }
-    fatal_invalid(pointer, "free");
+    bool in_arena = address_index_get(pointer) == ADDRESS_ARENA;
+    if (UNLIKELY(!(in_arena ? free_run(pointer) : raw_free(pointer))))
+        fatal_invalid(pointer, "free");
 }
 
 /* Whatever the hot path of free does not serve: mostly blocks of other threads. */

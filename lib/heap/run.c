@@ -31,6 +31,8 @@ static void *take_kept(struct heap *heap, uint32_t slots)
             continue;
         void *run = kept->run;
         kept->run = NULL;
+        if (i == 1)
+            heap->run_next--;
         heap->run_slots -= slots;
         atomic_store_explicit(word_of(run), run_word(arena_slot_of(run), slots), memory_order_release);
         return run;

@@ -92,8 +92,7 @@ size_t tarn_malloc_usable_size(void *pointer) TARN_NOTHROW;
 
 /* malloc_trim(3): gives all free memory that can be given back to the system, but for about `pad` bytes.
  * Returns 1 when some was given back, else 0. May block for some milliseconds; never call it with a lock held
- * that an allocating thread may want. What other running threads keep in their own caches (at most 1 MiB
- * each) stays. */
+ * that an allocating thread may want. What other running threads keep for themselves stays (docs/tuning.md). */
 int tarn_malloc_trim(size_t pad) TARN_NOTHROW;
 
 /* mallinfo(3), in bytes, read while other threads go on:

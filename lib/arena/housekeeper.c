@@ -284,8 +284,9 @@ void housekeeper_tick(uint64_t now_ms)
     step_grace();
     if (done)
         atomic_store_explicit(&last_round_ms, now_ms, memory_order_relaxed);
-    /* A round cut short goes on soon: ages stay as they are for the arenas it did not reach. */
-    atomic_store_explicit(&next_tick_ms, now_ms + (done ? housekeeper_interval_ms() : 1),
+    /* A round cut short goes on at the next heartbeat: ages stay as they are for the arenas it did not reach.
+     */
+    atomic_store_explicit(&next_tick_ms, now_ms + (done ? housekeeper_interval_ms() : 0),
                           memory_order_relaxed);
     lock_release(&housekeeping);
 }

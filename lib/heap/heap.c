@@ -114,18 +114,23 @@ static void make_own(struct heap *heap, struct pool *pool)
     heap->bins[pool_class(pool)].own = pool;
 }
 
-/* A block of a full pool came back while the class has nothing at hand: malloc takes from this pool next. */
+/* A block of a full pool came back while the class has nothing else at hand: malloc takes from this pool
+ * next, and the exhausted one is full. The steady state of a program that replaces blocks one by one, so
+ * without detours. */
 static bool replace_exhausted(struct heap *heap, struct pool *pool, uint32_t used)
 {
-    struct bin *bin = &heap->bins[pool_class(pool)];
-    if (bin->current != bin->own || bin->own->free != &pool_end || bin->first != NULL ||
-        (bin->own != &pool_none && pool_carved(bin->own) < bin->own->capacity))
+    uint32_t class = pool_class(pool);
+    struct bin *bin = &heap->bins[class];
+    struct pool *own = bin->own;
+    if (used == 0 || bin->current != own || bin->first != NULL || own->free != &pool_end ||
+        own == &pool_none || owned_read(&own->count) != own->capacity + 1U)
         return false;
-    retire_own(heap, pool_class(pool));
-    owned_write(&pool->count, used);
-    pool_set_state(pool, POOL_QUEUED);
-    make_own(heap, pool);
-    point_to(heap, pool_class(pool), pool);
+    pool_set_state(own, POOL_FULL);
+    owned_write(&own->count, 1);
+    pool_set_state(pool, POOL_CURRENT);
+    owned_write(&pool->count, used + 1);
+    bin->own = pool;
+    point_to(heap, class, pool);
     return true;
 }
 
@@ -155,7 +160,7 @@ void heap_blocks_came_back(struct heap *heap, struct pool *pool, uint32_t blocks
         owned_write(&pool->count, used + 1);
         return;
     case POOL_FULL:
-        if (used > 0 && replace_exhausted(heap, pool, used))
+        if (replace_exhausted(heap, pool, used))
             return;
         queue_append(heap, pool);
         break;
@@ -268,14 +273,24 @@ void heap_close_queued_empty_pools(struct heap *heap)
         close_queued_empty(heap, class);
 }
 
+static void close_empty(struct heap *heap, uint32_t class)
+{
+    close_queued_empty(heap, class);
+    struct pool *pool = heap->bins[class].own;
+    if (pool != &pool_none && pool_used(pool) == 0)
+        retire_own(heap, class);
+}
+
 void heap_close_empty_pools(struct heap *heap)
 {
-    heap_close_queued_empty_pools(heap);
-    for (uint32_t class = 0; class < CLASS_COUNT; ++class) {
-        struct pool *pool = heap->bins[class].own;
-        if (pool != &pool_none && pool_used(pool) == 0)
-            retire_own(heap, class);
-    }
+    for (uint32_t class = 0; class < CLASS_COUNT; ++class)
+        close_empty(heap, class);
+}
+
+void heap_close_large_empty_pools(struct heap *heap)
+{
+    for (uint32_t class = CLASS_LARGE_FIRST; class < CLASS_COUNT; ++class)
+        close_empty(heap, class);
 }
 
 struct pool *heap_give_pool(struct heap *heap, uint32_t class)

@@ -137,6 +137,9 @@ void heap_close_queued_empty_pools(struct heap *heap);
 /* The same, the current ones too. */
 void heap_close_empty_pools(struct heap *heap);
 
+/* Those of 128 KiB and more: a thread that ends gives them back at once. */
+void heap_close_large_empty_pools(struct heap *heap);
+
 /* Takes the first queued pool of the class out of the heap, or NULL. */
 struct pool *heap_give_pool(struct heap *heap, uint32_t class);
 

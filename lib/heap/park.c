@@ -146,6 +146,8 @@ void park_leave(struct heap *heap)
 {
     mailbox_flush(heap);
     mailbox_drain(heap);
+    heap_close_large_empty_pools(heap);
+    run_flush(heap);
     CHECK(heap_is_valid(heap));
     atomic_store_explicit(&heap->parked_state, PARKED_JUST_NOW, memory_order_relaxed);
     hand_back(heap);

@@ -20,6 +20,7 @@
 #define CLASS_LINEAR_COUNT 8U
 #define CLASS_FINE_BYTES   512U
 #define CLASS_FINE_COUNT   24U
+#define CLASS_LARGE_FIRST  32U /* pools of 128 KiB and more: blocks above 2 KiB */
 #define BLOCK_ALIGNMENT    16U
 
 /* The smallest class for a request of `bytes`, 1 <= bytes <= CLASS_BYTES_MOST. */

@@ -1,8 +1,8 @@
 /*
  * heap/park: heaps taken, left, reused, tended when nobody takes them, and harvested before memory is mapped.
  *
- * Other heaps of the process are running or parked too, where cmocka runs on Tarn: each test first takes all that are
- * parked.
+ * Other heaps of the process are running or parked too, where cmocka runs on Tarn: each test first takes all
+ * that are parked.
  */
 #include "heap/park.h"
 
@@ -195,13 +195,17 @@ static void a_heap_parked_for_a_tick_is_settled(void **state)
 {
     (void)state;
     struct block *kept;
+    struct heap *another = take();
     struct heap *one = parked_with_reserves(&kept);
     uint32_t slots = one->pool_slots;
     heap->tick_ms = 1000000;
     tend();
     assert_int_equal(one->pool_slots, slots); /* it might be taken any moment */
-    for (unsigned i = 0; i < 3; i++)
+    another->tick_ms = heap->tick_ms - 1; /* its thread read the clock a little earlier */
+    for (unsigned i = 0; i < 3; i++) {
         park_tend(heap); /* not a tick later yet */
+        park_tend(another);
+    }
     assert_int_equal(one->pool_slots, slots);
     tend();
     check_settled(one, pool_of(kept)->slots);
@@ -312,9 +316,13 @@ static void harvest_gains_slots_and_blocks(void **state)
     struct heap *one = take();
     struct block *kept = block_of(one, 400);
     bool zeroed;
-    assert_true(run_free(one, run_malloc(one, 200000, &zeroed)));
-    leave(one);
+    void *long_run = run_malloc(one, 200000, &zeroed);
+    assert_true(run_free(one, run_malloc(one, 60000, &zeroed)));
+    assert_true(run_free(one, long_run));
     struct ledger before = arena_list_ledger();
+    leave(one); /* the long run's 13 slots go back at once, the short one's four stay for the next thread */
+    assert_true(arena_list_ledger().held_slots <= before.held_slots - 13);
+    before = arena_list_ledger();
     assert_true(park_harvest(heap, CLASS_COUNT));
     assert_true(arena_list_ledger().held_slots < before.held_slots);
     assert_false(park_harvest(heap, CLASS_COUNT)); /* it has nothing more */

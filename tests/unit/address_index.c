@@ -1,9 +1,9 @@
 /*
- * arena/address_index: entries of their own for each 4 MiB, nothing beyond what the index covers, one winner of a take,
- * and leaves made by many threads at once.
+ * arena/address_index: entries of their own for each 4 MiB, nothing beyond what the index covers, one winner
+ * of a take, and leaves made by many threads at once.
  *
- * The index never looks at the memory it speaks of, so the tests use addresses where nothing is mapped, far from those
- * that the kernel gives out.
+ * The index never looks at the memory it speaks of, so the tests use addresses where nothing is mapped, far
+ * from those that the kernel gives out.
  */
 #include "arena/address_index.h"
 
@@ -22,8 +22,8 @@ static void *at(uint64_t address)
 static void nothing_is_known_at_first(void **state)
 {
     (void)state;
-    static const uint64_t addresses[] = {0, 1, 0x1000, FIRST_UNUSED, END - 1, END, END + FIRST_UNUSED,
-                                         UINT64_C(1) << 63, UINT64_MAX};
+    static const uint64_t addresses[] = {
+        0, 1, 0x1000, FIRST_UNUSED, END - 1, END, END + FIRST_UNUSED, UINT64_C(1) << 63, UINT64_MAX};
     for (size_t i = 0; i < sizeof addresses / sizeof addresses[0]; i++) {
         assert_int_equal(address_index_get(at(addresses[i])), ADDRESS_NOTHING);
         assert_false(address_index_take(at(addresses[i]), ADDRESS_ARENA));
@@ -55,7 +55,8 @@ static void an_entry_speaks_of_its_granule_alone(void **state)
     check_one(END - GRANULE_BYTES, ADDRESS_ARENA);
     struct random random = {1};
     for (unsigned i = 0; i < 100; i++)
-        check_one((FIRST_UNUSED + random_below(&random, FIRST_UNUSED)) & ~(GRANULE_BYTES - 1), random_next(&random) | 1);
+        check_one((FIRST_UNUSED + random_below(&random, FIRST_UNUSED)) & ~(GRANULE_BYTES - 1),
+                  random_next(&random) | 1);
 }
 
 static void nothing_is_kept_beyond_48_bits(void **state)
@@ -86,10 +87,11 @@ static void a_take_wants_the_right_entry(void **state)
 
 /* ---- threads ---- */
 
-#define THREADS 8U
 #define ENTRIES 20000U
+#define TAKERS  2U
 
 static _Atomic unsigned takers[ENTRIES];
+static struct meeting before_each_entry;
 
 static uint64_t entry_address(unsigned i)
 {
@@ -100,9 +102,12 @@ static void take_all(void *context, unsigned index)
 {
     (void)context;
     (void)index;
-    for (unsigned i = 0; i < ENTRIES; i++)
+    for (unsigned i = 0; i < ENTRIES; i++) {
+        if (i % 4 != 0)
+            meet(&before_each_entry, TAKERS);
         if (address_index_take(at(entry_address(i)), 0x1000 + i))
             takers[i]++;
+    }
 }
 
 static void of_many_takers_one_gets_it(void **state)
@@ -110,47 +115,55 @@ static void of_many_takers_one_gets_it(void **state)
     (void)state;
     for (unsigned i = 0; i < ENTRIES; i++)
         assert_true(address_index_set(at(entry_address(i)), 0x1000 + i));
-    threads_run(THREADS, take_all, NULL);
+    threads_run(TAKERS, take_all, NULL);
     for (unsigned i = 0; i < ENTRIES; i++) {
         assert_int_equal(takers[i], 1);
         assert_int_equal(address_index_get(at(entry_address(i))), ADDRESS_NOTHING);
     }
 }
 
-#define LEAVES 200U
+#define LEAVES  2000U
+#define SETTERS 2U
 
-/* Each thread sets an entry of its own in a leaf that nobody has made yet. */
+static struct meeting before_each_leaf;
+
+/* Each thread sets an entry of its own in a leaf that nobody has made yet, all at the same time. */
 static uint64_t leaf_entry(unsigned leaf, unsigned index)
 {
     return FIRST_UNUSED + (UINT64_C(1) << 45) + leaf * LEAF_BYTES + index * GRANULE_BYTES;
+}
+
+static uintptr_t leaf_value(unsigned leaf, unsigned index)
+{
+    return leaf * SETTERS + index + 2;
 }
 
 static void set_in_fresh_leaves(void *context, unsigned index)
 {
     (void)context;
     for (unsigned leaf = 0; leaf < LEAVES; leaf++) {
-        must(address_index_set(at(leaf_entry(leaf, index)), leaf * THREADS + index + 2));
-        must(address_index_get(at(leaf_entry(leaf, index))) == leaf * THREADS + index + 2);
+        meet(&before_each_leaf, SETTERS);
+        must(address_index_set(at(leaf_entry(leaf, index)), leaf_value(leaf, index)));
+        must(address_index_get(at(leaf_entry(leaf, index))) == leaf_value(leaf, index));
     }
 }
 
-static void set_in_known_leaves(void *context, unsigned index)
+static void do_nothing(void *context, unsigned index)
 {
     (void)context;
     (void)index;
-    (void)address_index_get(at(FIRST_UNUSED));
 }
 
 static void leaves_made_at_once_lose_nothing(void **state)
 {
     (void)state;
-    threads_run(THREADS, set_in_known_leaves, NULL); /* what threads cost once where Tarn is malloc */
+    threads_run(SETTERS, do_nothing, NULL); /* what threads cost once where Tarn is malloc */
     size_t count = map_count();
-    threads_run(THREADS, set_in_fresh_leaves, NULL);
+    threads_run(SETTERS, set_in_fresh_leaves, NULL);
     assert_int_equal(map_count() - count, LEAVES);
     for (unsigned leaf = 0; leaf < LEAVES; leaf++)
-        for (unsigned index = 0; index < THREADS; index++)
-            assert_int_equal(address_index_get(at(leaf_entry(leaf, index))), leaf * THREADS + index + 2);
+        for (unsigned index = 0; index < SETTERS; index++)
+            assert_int_equal(address_index_get(at(leaf_entry(leaf, index))), leaf_value(leaf, index));
 }
 
 static void set_without_memory(void *context)
@@ -166,15 +179,18 @@ static void set_without_memory(void *context)
 static void without_memory_for_a_leaf(void **state)
 {
     (void)state;
-    child_must_succeed(set_without_memory, at(FIRST_UNUSED + (UINT64_C(1) << 46)));
+    child_must_succeed(set_without_memory, at(FIRST_UNUSED + (UINT64_C(1) << 47)));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nothing_is_known_at_first),       cmocka_unit_test(an_entry_speaks_of_its_granule_alone),
-        cmocka_unit_test(nothing_is_kept_beyond_48_bits),  cmocka_unit_test(a_take_wants_the_right_entry),
-        cmocka_unit_test(of_many_takers_one_gets_it),      cmocka_unit_test(leaves_made_at_once_lose_nothing),
+        cmocka_unit_test(nothing_is_known_at_first),
+        cmocka_unit_test(an_entry_speaks_of_its_granule_alone),
+        cmocka_unit_test(nothing_is_kept_beyond_48_bits),
+        cmocka_unit_test(a_take_wants_the_right_entry),
+        cmocka_unit_test(of_many_takers_one_gets_it),
+        cmocka_unit_test(leaves_made_at_once_lose_nothing),
         cmocka_unit_test(without_memory_for_a_leaf),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

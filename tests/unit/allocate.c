@@ -1,6 +1,6 @@
 /*
- * api/allocate: which path serves which request, sizes and alignments at every border, zeroes, errors, and memory that
- * runs out.
+ * api/allocate: which path serves which request, sizes and alignments at every border, zeroes, errors, and
+ * memory that runs out.
  */
 #include "api/allocate.h"
 
@@ -108,7 +108,8 @@ static void blocks_of_nothing_differ(void **state)
 static void calloc_clears_what_was_used(void **state)
 {
     (void)state;
-    static const size_t sizes[] = {1, 16, 100, 1024, 1025, 5000, 32768, 32769, 100000, 524288, 524289, 3000000};
+    static const size_t sizes[] = {1,     16,    100,    1024,   1025,   5000,
+                                   32768, 32769, 100000, 524288, 524289, 3000000};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         for (unsigned round = 0; round < 4; round++) {
             char *block = tarn_calloc(round % 2 == 0 ? 1 : sizes[i], round % 2 == 0 ? sizes[i] : 1);
@@ -126,8 +127,9 @@ static void calloc_clears_what_was_used(void **state)
 static void products_that_overflow(void **state)
 {
     (void)state;
-    static const size_t pairs[][2] = {{SIZE_MAX, 2}, {SIZE_MAX / 2 + 1, 2}, {UINT64_C(1) << 32, UINT64_C(1) << 32},
-                                      {SIZE_MAX / 3 + 1, 3}, {SIZE_MAX, SIZE_MAX}, {PTRDIFF_MAX, 2}};
+    static const size_t pairs[][2] = {
+        {SIZE_MAX, 2},         {SIZE_MAX / 2 + 1, 2}, {UINT64_C(1) << 32, UINT64_C(1) << 32},
+        {SIZE_MAX / 3 + 1, 3}, {SIZE_MAX, SIZE_MAX},  {PTRDIFF_MAX, 2}};
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
         errno = 0;
         assert_null(tarn_calloc(opaque_size(pairs[i][0]), opaque_size(pairs[i][1])));
@@ -161,7 +163,8 @@ static void check_aligned(size_t alignment, size_t bytes)
 static void alignments_of_every_size(void **state)
 {
     (void)state;
-    static const size_t sizes[] = {0, 1, 15, 100, 1000, 4096, 5000, 16384, 20000, 32768, 40000, 524288, 600000, 5 * MIB};
+    static const size_t sizes[] = {0,     1,     15,    100,   1000,   4096,   5000,
+                                   16384, 20000, 32768, 40000, 524288, 600000, 5 * MIB};
     for (size_t alignment = 1; alignment <= 64 * MIB; alignment *= 2)
         for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
             check_aligned(alignment, sizes[i]);
@@ -190,7 +193,8 @@ static void alignments_that_are_none(void **state)
 static void memalign_rounds_up(void **state)
 {
     (void)state;
-    static const size_t wanted[][2] = {{0, 16}, {1, 16}, {17, 32}, {3000, 4096}, {4097, 8192}, {5 * MIB, 8 * MIB}};
+    static const size_t wanted[][2] = {{0, 16},      {1, 16},      {17, 32},
+                                       {3000, 4096}, {4097, 8192}, {5 * MIB, 8 * MIB}};
     for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
         void *block = tarn_memalign(wanted[i][0], 200);
         assert_non_null(block);
@@ -212,7 +216,8 @@ static void whole_pages(void **state)
         assert_true(block != NULL && (uintptr_t)block % page == 0);
         void *rounded = tarn_pvalloc(sizes[i]);
         assert_true(rounded != NULL && (uintptr_t)rounded % page == 0);
-        assert_true(tarn_malloc_usable_size(rounded) >= (sizes[i] == 0 ? page : (sizes[i] + page - 1) / page * page));
+        assert_true(tarn_malloc_usable_size(rounded) >=
+                    (sizes[i] == 0 ? page : (sizes[i] + page - 1) / page * page));
         tarn_free(block);
         tarn_free(rounded);
     }

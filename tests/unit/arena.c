@@ -1,6 +1,6 @@
 /*
- * arena/arena: claims of every length, dirty slots first, exact bookkeeping of dirt, and claims by many threads that
- * never overlap. The arenas are the tests' own and in no list.
+ * arena/arena: claims of every length, dirty slots first, exact bookkeeping of dirt, and claims by many
+ * threads that never overlap. The arenas are the tests' own and in no list.
  */
 #include "arena/arena.h"
 
@@ -79,7 +79,8 @@ static void addresses_and_slots(void **state)
     assert_false(word_is_run(0));
 }
 
-/* Rows of one length until there is none left: each lies in one word, none overlaps, the lowest comes first. */
+/* Rows of one length until there is none left: each lies in one word, none overlaps, the lowest comes first.
+ */
 static void rows_of_every_length(void **state)
 {
     (void)state;
@@ -118,7 +119,8 @@ static void batches_of_single_slots(void **state)
     assert_true(arena_claim(arena, 1, 5, &span));
     assert_int_equal(span.mask, 0x7c);
     release_with(span, 0);
-    /* Every other slot of the word taken: a batch takes what is there, in any order, and not from the next word. */
+    /* Every other slot of the word taken: a batch takes what is there, in any order, and not from the next
+     * word. */
     assert_true(arena_claim_exactly(arena, 0, 0x5555555555555554, &span));
     assert_true(arena_claim(arena, 1, 4, &span));
     assert_int_equal(span.mask, 0x2a8);
@@ -202,7 +204,8 @@ static void rows_are_found_where_they_are(void **state)
         uint64_t sets[ARENA_WORDS];
         for (uint32_t word = 0; word < ARENA_WORDS; word++) {
             sets[word] = random_next(&random) & random_next(&random) & usable(word);
-            sets[word] |= usable(word) & bits_ones((unsigned)random_below(&random, 33)) << random_below(&random, 64);
+            sets[word] |= usable(word) & bits_ones((unsigned)random_below(&random, 33))
+                                             << random_below(&random, 64);
             arena->free[word] = sets[word];
         }
         uint32_t count = 0;
@@ -243,8 +246,8 @@ static void damage_is_seen(void **state)
 
 #define THREADS 8U
 
-/* Who holds a slot, 0 nobody; and whether its last holder gave it back dirty. Not atomic on purpose: the claim and the
- * release must order them, and ThreadSanitizer sees when they do not. */
+/* Who holds a slot, 0 nobody; and whether its last holder gave it back dirty. Not atomic on purpose: the
+ * claim and the release must order them, and ThreadSanitizer sees when they do not. */
 static unsigned holder[ARENA_SLOTS];
 static bool left_dirty[ARENA_SLOTS];
 
@@ -324,11 +327,16 @@ static void claims_at_once_never_overlap(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH_ARENA(a_fresh_arena_is_free_and_clean), WITH_ARENA(addresses_and_slots),
-        WITH_ARENA(rows_of_every_length),            WITH_ARENA(batches_of_single_slots),
-        WITH_ARENA(exact_claims_take_all_or_nothing), WITH_ARENA(single_slots_come_dirty_first),
-        WITH_ARENA(rows_come_wholly_dirty_first),    WITH_ARENA(dirt_stays_with_its_slots),
-        WITH_ARENA(rows_are_found_where_they_are),   WITH_ARENA(damage_is_seen),
+        WITH_ARENA(a_fresh_arena_is_free_and_clean),
+        WITH_ARENA(addresses_and_slots),
+        WITH_ARENA(rows_of_every_length),
+        WITH_ARENA(batches_of_single_slots),
+        WITH_ARENA(exact_claims_take_all_or_nothing),
+        WITH_ARENA(single_slots_come_dirty_first),
+        WITH_ARENA(rows_come_wholly_dirty_first),
+        WITH_ARENA(dirt_stays_with_its_slots),
+        WITH_ARENA(rows_are_found_where_they_are),
+        WITH_ARENA(damage_is_seen),
         WITH_ARENA(claims_at_once_never_overlap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,8 +1,9 @@
 /*
- * arena/arena_list: where a claim is served from, the ledger, arenas that come and go, and many threads at once.
+ * arena/arena_list: where a claim is served from, the ledger, arenas that come and go, and many threads at
+ * once.
  *
- * The list is the process's own, and where cmocka runs on Tarn it holds arenas already. Each test first takes all that
- * is free in these, and allocates nothing while it counts.
+ * The list is the process's own, and where cmocka runs on Tarn it holds arenas already. Each test first takes
+ * all that is free in these, and allocates nothing while it counts.
  */
 #include "arena/arena_list.h"
 
@@ -160,8 +161,8 @@ static void the_fullest_arena_serves_first(void **state)
     const uint64_t all = UINT64_MAX;
     struct arena *empty = arena_with(all << ARENA_HEADER_SLOTS, all, all, all);
     struct arena *thin = arena_with(0xff00, all, all, all);
-    struct arena *full = arena_with(0, 0, 0, bits_ones(40));
     struct arena *half = arena_with(0, 0, bits_ones(36), all);
+    struct arena *full = arena_with(0, 0, 0, bits_ones(40));
     check_ledger();
     check_order((struct arena *const[]){full, half, thin, empty}, (const uint32_t[]){40, 100, 200, 254}, 4);
     check_ledger();
@@ -191,6 +192,23 @@ static void rows_come_from_where_there_are_rows(void **state)
         give(span.arena, span.word, span.mask, 0);
     }
     check_ledger();
+}
+
+/* As full as the other, but with nothing in a row: it is not looked at for rows. */
+static void arenas_without_a_row_are_passed_over(void **state)
+{
+    (void)state;
+    const uint64_t pairs = 0x3333333333333333;
+    struct arena *split = arena_with(0, pairs, pairs, pairs);
+    struct arena *four = arena_with(0, pairs, pairs, 0x33333333333333f3);
+    struct span span;
+    for (uint32_t slots = 3; slots <= 4; slots++) {
+        assert_true(claim(slots, slots, &span));
+        assert_ptr_equal(span.arena, four);
+        give(four, span.word, span.mask, 0);
+    }
+    assert_false(claim(5, 5, &span));
+    assert_true(claim(2, 2, &span) && (span.arena == split || span.arena == four));
 }
 
 static void the_ledger_counts_dirt(void **state)
@@ -329,7 +347,8 @@ static void without_memory_for_an_arena(void **state)
     child_must_succeed(claim_without_memory, &next);
 }
 
-/* A thread that was publishing when the process forked does not exist in the child, and left its arena wrongly sorted. */
+/* A thread that was publishing when the process forked does not exist in the child, and left its arena
+ * wrongly sorted. */
 static void repair_after_fork(void *context)
 {
     struct arena *arena = context;
@@ -345,6 +364,11 @@ static void repair_after_fork(void *context)
         must(claim(1, 1, &span) && span.arena == arena);
     must(!claim(1, 1, &span));
     must(arena_list_is_valid());
+    /* Nor does a hint that stays wrong hold anybody up. */
+    give(arena, 3, 1, 0);
+    atomic_store(&arena->publishing, 1);
+    must(arena_list_extend(arena, 3, 1, &span));
+    must(!claim(1, 1, &span));
 }
 
 static void a_fork_repairs_what_was_half_done(void **state)
@@ -385,7 +409,8 @@ static void hand_over(struct span *span, unsigned thread, uint64_t dirty)
     span->mask = 0;
 }
 
-static bool claim_somewhere(struct reader *own, struct random *random, const struct span *behind, struct span *span)
+static bool claim_somewhere(struct reader *own, struct random *random, const struct span *behind,
+                            struct span *span)
 {
     uint32_t slots = random_below(random, 3) == 0 ? 1 + (uint32_t)random_below(random, SPAN_SLOTS_MOST) : 1;
     uint32_t most = slots == 1 ? 1 + (uint32_t)random_below(random, 8) : slots;
@@ -440,6 +465,7 @@ int main(void)
         TEST(a_new_arena_is_listed),
         TEST(the_fullest_arena_serves_first),
         TEST(rows_come_from_where_there_are_rows),
+        TEST(arenas_without_a_row_are_passed_over),
         TEST(the_ledger_counts_dirt),
         TEST(extending_takes_all_or_nothing),
         TEST(the_housekeeper_holds_what_is_free),

@@ -135,8 +135,19 @@ static void check_arithmetic(size_t a, size_t b)
 static void checked_arithmetic(void **state)
 {
     (void)state;
-    static const size_t edges[] = {0, 1, 2, 3, 0xffffffff, 0x100000000, 0x100000001, SIZE_MAX / 2, SIZE_MAX / 2 + 1,
-                                   SIZE_MAX / 3, SIZE_MAX / 3 + 1, SIZE_MAX - 1, SIZE_MAX};
+    static const size_t edges[] = {0,
+                                   1,
+                                   2,
+                                   3,
+                                   0xffffffff,
+                                   0x100000000,
+                                   0x100000001,
+                                   SIZE_MAX / 2,
+                                   SIZE_MAX / 2 + 1,
+                                   SIZE_MAX / 3,
+                                   SIZE_MAX / 3 + 1,
+                                   SIZE_MAX - 1,
+                                   SIZE_MAX};
     const size_t count = sizeof edges / sizeof edges[0];
     for (size_t i = 0; i < count; i++)
         for (size_t j = 0; j < count; j++)

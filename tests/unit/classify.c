@@ -27,7 +27,7 @@ static void check_inside(const char *block, size_t bytes, size_t step)
 static void blocks_of_pools(void **state)
 {
     (void)state;
-    for (uint32_t class = 0; class < CLASS_COUNT; class++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
         char *blocks[9];
         size_t bytes = class_bytes(class);
         for (unsigned i = 0; i < 9; i++)
@@ -145,10 +145,12 @@ static void live_blocks_only(void **state)
         child_must_die(want_live, block + 16, line);
         tarn_free(block);
         if (i == 0)
-            snprintf(line, sizeof line, "tarn: fatal: freed memory %p passed to test_call (112-byte class)", (void *)block);
+            snprintf(line, sizeof line, "tarn: fatal: freed memory %p passed to test_call (112-byte class)",
+                     (void *)block);
         else
             snprintf(line, sizeof line,
-                     "tarn: fatal: invalid pointer %p passed to test_call: no live block begins there", (void *)block);
+                     "tarn: fatal: invalid pointer %p passed to test_call: no live block begins there",
+                     (void *)block);
         child_must_die(want_live, block, line);
     }
 }
@@ -168,7 +170,8 @@ static void freed_elsewhere(void **state)
     threads_run(1, free_it, block);
     struct classified found = classify(block);
     assert_int_equal(found.kind, KIND_POOL);
-    snprintf(line, sizeof line, "tarn: fatal: freed memory %p passed to test_call (208-byte class)", (void *)block);
+    snprintf(line, sizeof line, "tarn: fatal: freed memory %p passed to test_call (208-byte class)",
+             (void *)block);
     if (heap_marks_free(((struct block *)(void *)block)->canary, found.pool))
         child_must_die(want_live, block, line);
 }
@@ -195,10 +198,14 @@ static void messages(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(blocks_of_pools),        cmocka_unit_test(runs),
-        cmocka_unit_test(raw_blocks),             cmocka_unit_test(what_is_not_of_the_heap),
-        cmocka_unit_test(arenas_outside_of_blocks), cmocka_unit_test(blocks_never_carved),
-        cmocka_unit_test(live_blocks_only),       cmocka_unit_test(freed_elsewhere),
+        cmocka_unit_test(blocks_of_pools),
+        cmocka_unit_test(runs),
+        cmocka_unit_test(raw_blocks),
+        cmocka_unit_test(what_is_not_of_the_heap),
+        cmocka_unit_test(arenas_outside_of_blocks),
+        cmocka_unit_test(blocks_never_carved),
+        cmocka_unit_test(live_blocks_only),
+        cmocka_unit_test(freed_elsewhere),
         cmocka_unit_test(messages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,9 +1,9 @@
 /*
- * base/counters: every count has a name of its own, the helpers count the kinds they stand for, threads lose nothing,
- * and a build without -Dcounters counts nothing at all.
+ * base/counters: every count has a name of its own, the helpers count the kinds they stand for, threads lose
+ * nothing, and a build without -Dcounters counts nothing at all.
  *
- * The program's own allocations count too where they are Tarn's: what is compared exactly are kinds that no allocation
- * of this program touches meanwhile.
+ * The program's own allocations count too where they are Tarn's: what is compared exactly are kinds that no
+ * allocation of this program touches meanwhile.
  */
 #include "base/counters.h"
 

@@ -34,7 +34,8 @@ static void die_with_pointer(void *context)
 static void a_pointer(void **state)
 {
     (void)state;
-    child_must_die(die_with_pointer, (void *)(uintptr_t)0x7f0012345670, "tarn: fatal: no room for 0x7f0012345670");
+    child_must_die(die_with_pointer, (void *)(uintptr_t)0x7f0012345670,
+                   "tarn: fatal: no room for 0x7f0012345670");
 }
 
 static void die_with_block(void *context)
@@ -45,7 +46,8 @@ static void die_with_block(void *context)
 static void a_block(void **state)
 {
     (void)state;
-    child_must_die(die_with_block, (void *)(uintptr_t)0xabc0, "tarn: fatal: double free of 0xabc0 (48-byte class)");
+    child_must_die(die_with_block, (void *)(uintptr_t)0xabc0,
+                   "tarn: fatal: double free of 0xabc0 (48-byte class)");
 }
 
 static void die_of_invariant(void *context)
@@ -107,7 +109,8 @@ static void die_with_all_locks_held(void *context)
 static void no_lock_is_in_the_way(void **state)
 {
     (void)state;
-    child_must_die(die_with_all_locks_held, (void *)(uintptr_t)0x10, "tarn: fatal: double free of 0x10 (48-byte class)");
+    child_must_die(die_with_all_locks_held, (void *)(uintptr_t)0x10,
+                   "tarn: fatal: double free of 0x10 (48-byte class)");
 }
 
 static void die_without_memory(void *context)
@@ -119,7 +122,8 @@ static void die_without_memory(void *context)
 static void no_memory_is_needed(void **state)
 {
     (void)state;
-    child_must_die(die_without_memory, (void *)(uintptr_t)0x20, "tarn: fatal: double free of 0x20 (48-byte class)");
+    child_must_die(die_without_memory, (void *)(uintptr_t)0x20,
+                   "tarn: fatal: double free of 0x20 (48-byte class)");
 }
 
 static void warn_twice(void *context)

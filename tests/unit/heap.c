@@ -1,7 +1,7 @@
 /*
- * heap/heap: where the next block comes from, what becomes of full, partly used and empty pools, pools that change
- * hands, misuse, and any order of all of it against the equations of the room. The heaps are taken for the tests; no
- * thread runs on them.
+ * heap/heap: where the next block comes from, what becomes of full, partly used and empty pools, pools that
+ * change hands, misuse, and any order of all of it against the equations of the room. The heaps are taken for
+ * the tests; no thread runs on them.
  */
 #include "heap/heap.h"
 
@@ -24,7 +24,7 @@ static int take_heap(void **state)
         return -1;
     heap_close_empty_pools(heap);
     slot_cache_flush(heap);
-    housekeeper_trim(0); /* slots are clean, so that pools are carved by the page */
+    housekeeper_trim(0);            /* slots are clean, so that pools are carved by the page */
     heap->budget_bytes = INT64_MAX; /* no heartbeat of its own accord */
     return heap_is_valid(heap) ? 0 : -1;
 }
@@ -104,7 +104,7 @@ static struct pool *fill_pool(uint32_t class, struct block **blocks)
 static void fresh_pools_serve_in_address_order(void **state)
 {
     (void)state;
-    for (uint32_t class = 0; class < CLASS_COUNT; class++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
         struct block *blocks[1024];
         struct pool *pool = fill_pool(class, blocks);
         for (uint32_t i = 0; i < pool->capacity; i++)
@@ -134,7 +134,8 @@ static void the_hot_path_finds_the_class(void **state)
         assert_ptr_equal(again, block); /* what was freed last is warm */
         give(again);
         /* Larger ones count as if they were small. */
-        assert_true(budget - heap->budget_bytes >= (int64_t)(bytes < DIRECT_BYTES_MOST ? bytes : DIRECT_BYTES_MOST));
+        assert_true(budget - heap->budget_bytes >=
+                    (int64_t)(bytes < DIRECT_BYTES_MOST ? bytes : DIRECT_BYTES_MOST));
         heap->budget_bytes = INT64_MAX;
     }
     assert_true(heap_is_valid(heap));
@@ -219,6 +220,7 @@ static void a_block_of_a_full_pool_serves_at_once(void **state)
     struct pool *first = fill_pool(CLASS, a);
     struct pool *second = fill_pool(CLASS, b);
     give(a[9]);
+    assert_ptr_equal(heap->bins[CLASS].current, first); /* so that the hot path finds it */
     assert_true(heap_is_valid(heap));
     assert_ptr_equal(take(CLASS), a[9]);
     give(b[4]);
@@ -233,6 +235,31 @@ static void a_block_of_a_full_pool_serves_at_once(void **state)
     for (uint32_t i = 0; i < CAPACITY; i++) {
         give(a[i]);
         give(b[i]);
+    }
+}
+
+/* But pools that wait come before it. */
+static void pools_that_wait_come_first(void **state)
+{
+    (void)state;
+    struct block *a[CAPACITY];
+    struct block *b[CAPACITY];
+    struct block *c[CAPACITY];
+    fill_pool(CLASS, a);
+    struct pool *second = fill_pool(CLASS, b);
+    fill_pool(CLASS, c);
+    give(b[0]); /* serves next */
+    give(a[1]); /* waits */
+    assert_ptr_equal(take(CLASS), b[0]);
+    give(c[2]); /* waits behind it */
+    assert_ptr_equal(take(CLASS), a[1]);
+    assert_ptr_equal(take(CLASS), c[2]);
+    assert_int_equal(pool_used(second), CAPACITY);
+    check_slots(heap);
+    for (uint32_t i = 0; i < CAPACITY; i++) {
+        give(a[i]);
+        give(b[i]);
+        give(c[i]);
     }
 }
 
@@ -322,7 +349,7 @@ static void marks_of_free_blocks(void **state)
     assert_true(heap_marks_free(pool, pool));
     assert_false(heap_marks_free(pool + 1, pool));
     assert_false(heap_marks_free(NULL, pool));
-    for (uint32_t class = 0; class < CLASS_COUNT; class++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
         assert_true(heap_marks_free((const struct pool *)&other->foreign[class], pool));
         assert_false(heap_marks_free((const struct pool *)((uintptr_t)&other->foreign[class] + 8), pool));
     }
@@ -357,7 +384,8 @@ static void more_came_back_than_went(void **state)
     struct block *two = take(CLASS);
     struct pool *pool = pool_of(one);
     snprintf(line, sizeof line,
-             "tarn: fatal: heap corruption: more blocks were freed than allocated in the pool of %p (2048-byte class)",
+             "tarn: fatal: heap corruption: more blocks were freed than allocated in the pool of %p "
+             "(2048-byte class)",
              (void *)pool_start(pool));
     child_must_die(free_too_many, pool, line);
     give(one);
@@ -386,7 +414,8 @@ static void freed_memory_was_written_to(void **state)
     struct block *block = take(CLASS);
     give(block);
     snprintf(line, sizeof line,
-             "tarn: fatal: heap corruption: freed memory was written to at %p (2048-byte class)", (void *)block);
+             "tarn: fatal: heap corruption: freed memory was written to at %p (2048-byte class)",
+             (void *)block);
     child_must_die(take_overwritten, block, line);
     child_must_die(take_overwritten_hot, block, line);
 }
@@ -463,6 +492,7 @@ int main(void)
         TEST(full_pools_are_found_by_their_first_free),
         TEST(refill_prefers_what_was_used),
         TEST(a_block_of_a_full_pool_serves_at_once),
+        TEST(pools_that_wait_come_first),
         TEST(empty_pools_are_kept_within_bounds),
         TEST(pools_with_blocks_serve_before_empty_ones),
         TEST(pools_change_hands),

@@ -1,6 +1,6 @@
 /*
- * heap/heap_none: every way in leads to pool_none, whose list is empty; and nobody writes to any of it, whatever threads
- * without a heap do.
+ * heap/heap_none: every way in leads to pool_none, whose list is empty; and nobody writes to any of it,
+ * whatever threads without a heap do.
  */
 #include "heap/heap.h"
 
@@ -16,7 +16,7 @@ static void every_way_leads_to_pool_none(void **state)
     (void)state;
     for (size_t i = 0; i < DIRECT_ENTRIES; i++)
         assert_ptr_equal(heap_none.direct[i], &pool_none);
-    for (uint32_t class = 0; class < CLASS_COUNT; class++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
         assert_ptr_equal(heap_none.bins[class].current, &pool_none);
         assert_ptr_equal(heap_none.bins[class].own, &pool_none);
         assert_null(heap_none.bins[class].first);
@@ -30,7 +30,8 @@ static void every_way_leads_to_pool_none(void **state)
     assert_non_null(heap_none.reader);
 }
 
-/* No allocation is served by the hot path of heap_none: each ends in the slow one, in the thread's own heap. */
+/* No allocation is served by the hot path of heap_none: each ends in the slow one, in the thread's own heap.
+ */
 static void a_new_thread_is_served(void *context, unsigned index)
 {
     (void)context;

@@ -1,9 +1,9 @@
 /*
- * arena/housekeeper: what is purged, when, and that nothing else is; arenas retired, revived, unmapped after a grace
- * period; trim.
+ * arena/housekeeper: what is purged, when, and that nothing else is; arenas retired, revived, unmapped after
+ * a grace period; trim.
  *
- * The tests tell the housekeeper the time, from a day ahead on, so that heartbeats of the process itself, where cmocka
- * runs on Tarn, are never due.
+ * The tests tell the housekeeper the time, from a day ahead on, so that heartbeats of the process itself,
+ * where cmocka runs on Tarn, are never due.
  */
 #include "arena/housekeeper.h"
 
@@ -127,10 +127,20 @@ static void dirty_slots_go_at_the_second_tick(void **state)
     assert_int_equal(arena_list_ledger().dirty_slots, 4);
     assert_int_equal(housekeeper_totals().purged_bytes, before.purged_bytes + 8 * SLOT_BYTES);
     assert_int_equal(housekeeper_totals().purge_calls, before.purge_calls + 1);
+    /* What was purged, and used again since, is young again. */
+    struct span again;
+    assert_true(arena_list_extend(span.arena, span.word, early.mask, &again));
+    assert_int_equal(again.dirty, 0);
+    memset(span_start(&again), 'd', span_bytes(&again));
+    give(&again, again.mask);
     tick_after(500);
     assert_false(is_resident(&late));
-    assert_int_equal(arena_list_ledger().dirty_slots, 0);
+    assert_true(is_resident(&early));
+    assert_int_equal(arena_list_ledger().dirty_slots, 8);
     assert_int_equal(housekeeper_totals().purge_calls, before.purge_calls + 2);
+    tick_after(500);
+    assert_false(is_resident(&early));
+    assert_int_equal(arena_list_ledger().dirty_slots, 0);
     assert_true(arena_is_valid(span.arena));
 }
 
@@ -162,8 +172,8 @@ static void nothing_happens_before_it_is_due(void **state)
     assert_false(is_resident(&span));
 }
 
-/* Slots in use, and those that were clean when they came back, are left alone: whoever takes a clean slot later relies
- * on its zeroes, whoever holds one on its contents. */
+/* Slots in use, and those that were clean when they came back, are left alone: whoever takes a clean slot
+ * later relies on its zeroes, whoever holds one on its contents. */
 static void held_slots_keep_their_contents(void **state)
 {
     (void)state;
@@ -446,28 +456,30 @@ static void reclaim_gives_back_without_waiting(void **state)
     assert_int_equal(count_listed(another, 1), 1);
 }
 
-/* The thread that was publishing a retired arena when the process forked is gone: the arena can still come back. */
+/* Threads that were publishing retired arenas when the process forked are gone: the arenas can still come back. */
 static void revive_after_fork(void *context)
 {
-    struct arena *arena = context;
-    atomic_store(&arena->publishing, 1);
+    struct arena **gone = context;
+    atomic_store(&gone[0]->publishing, 1);
+    atomic_store(&gone[1]->publishing, 1);
     housekeeper_before_fork();
     housekeeper_after_fork_child();
     housekeeper_after_fork();
-    must(arena->publishing == 0);
-    must(housekeeper_revive_one());
-    must(arena_list_get(arena->number) == arena);
+    must(gone[0]->publishing == 0 && gone[1]->publishing == 0);
+    must(housekeeper_revive_one() && housekeeper_revive_one());
+    must(arena_list_get(gone[0]->number) == gone[0] && arena_list_get(gone[1]->number) == gone[1]);
     must(arena_list_is_valid());
 }
 
 static void a_fork_repairs_retired_arenas(void **state)
 {
     (void)state;
-    struct arena *arenas[2] = {empty_arena(), empty_arena()};
+    struct arena *gone[2] = {empty_arena(), NULL};
     reader_enter(&section);
-    tick();
-    assert_int_equal(count_listed(arenas, 2), 1);
-    struct arena *gone = arena_list_get(arenas[0]->number) == arenas[0] ? arenas[1] : arenas[0];
+    assert_false(housekeeper_reclaim()); /* retired, waits for the grace period that begins here */
+    gone[1] = empty_arena();
+    assert_false(housekeeper_reclaim()); /* waits for the next */
+    assert_int_equal(count_listed(gone, 2), 0);
     child_must_succeed(revive_after_fork, gone);
     reader_leave(&section);
 }
@@ -507,7 +519,8 @@ static void trim_waits_for_walks(void **state)
     assert_int_equal(pthread_join(thread, NULL), 0);
 }
 
-/* A program's own fork handler may trim while the library holds all its locks: it must not wait for anybody then. */
+/* A program's own fork handler may trim while the library holds all its locks: it must not wait for anybody
+ * then. */
 static void trim_in_a_fork_handler(void **state)
 {
     (void)state;

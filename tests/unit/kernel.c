@@ -1,5 +1,5 @@
-/* An mremap(2) that can behave like an older kernel's; see kernel.h. Called before main, also before the C library's
- * malloc is up: nothing in here allocates. */
+/* An mremap(2) that can behave like an older kernel's; see kernel.h. Called before main, also before the C
+ * library's malloc is up: nothing in here allocates. */
 #include "kernel.h"
 
 #include "unit.h"
@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 unsigned kernel_refuses;
+unsigned kernel_refuses_late;
 unsigned kernel_faults;
 
 bool kernel_is_old(void)
@@ -65,6 +66,12 @@ void *mremap(void *address, size_t old_bytes, size_t new_bytes, int flags, ...)
     va_end(arguments);
     if (kernel_refuses > 0) {
         kernel_refuses--;
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    if (kernel_refuses_late > 0) {
+        kernel_refuses_late--;
+        munmap(target, new_bytes);
         errno = ENOMEM;
         return MAP_FAILED;
     }

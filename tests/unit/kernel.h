@@ -1,7 +1,8 @@
 /*
- * An mremap(2) for tests, in the place of the C library's: with UNIT_OLD_KERNEL in the environment it behaves like that
- * of Linux before 6.17, which moves pages of one mapping only, and says so (EFAULT) after it has unmapped the target.
- * Otherwise it is the running kernel's. The library asks before main, so that a program can only be one or the other.
+ * An mremap(2) for tests, in the place of the C library's: with UNIT_OLD_KERNEL in the environment it behaves
+ * like that of Linux before 6.17, which moves pages of one mapping only, and says so (EFAULT) after it has
+ * unmapped the target. Otherwise it is the running kernel's. The library asks before main, so that a program
+ * can only be one or the other.
  */
 #ifndef TEST_UNIT_KERNEL_H
 #define TEST_UNIT_KERNEL_H
@@ -12,6 +13,9 @@ bool kernel_is_old(void);
 
 /* The next this many calls fail with ENOMEM, nothing changed. */
 extern unsigned kernel_refuses;
+
+/* The same, but the target has been unmapped by then. */
+extern unsigned kernel_refuses_late;
 
 /* Calls that an old kernel failed with EFAULT. */
 extern unsigned kernel_faults;

@@ -1,5 +1,6 @@
 /*
- * os/lock: one holder at a time; a try that never waits; and open to the one thread that holds all locks for a fork.
+ * os/lock: one holder at a time; a try that never waits; and open to the one thread that holds all locks for
+ * a fork.
  */
 #include "os/lock.h"
 
@@ -65,7 +66,8 @@ static void expect_not_forking(void *context, unsigned index)
     must(!lock_forking);
 }
 
-/* As api/process does around a fork: what other handlers of the program do in between must neither wait nor unlock. */
+/* As api/process does around a fork: what other handlers of the program do in between must neither wait nor
+ * unlock. */
 static void locks_are_open_to_the_forking_thread(void **state)
 {
     (void)state;

@@ -1,6 +1,6 @@
 /*
- * heap/mailbox: blocks freed elsewhere are used again there, or come home: whole, once, to whoever owns their pool by
- * then. The heaps are taken for the tests; but for the last tests one thread acts for all of them.
+ * heap/mailbox: blocks freed elsewhere are used again there, or come home: whole, once, to whoever owns their
+ * pool by then. The heaps are taken for the tests; but for the last tests one thread acts for all of them.
  */
 #include "heap/mailbox.h"
 
@@ -69,7 +69,7 @@ static void send(struct heap *heap, struct block *block)
 static size_t listed_bytes(const struct heap *heap)
 {
     size_t bytes = 0;
-    for (uint32_t class = 0; class < CLASS_COUNT; class++)
+    for (uint32_t class = 0; class < CLASS_COUNT; class ++)
         for (const struct block *block = heap->foreign[class].free; block != &pool_end; block = block->next) {
             must((const void *)block->canary == &heap->foreign[class]);
             bytes += heap->foreign[class].block_bytes;
@@ -241,6 +241,20 @@ static void lists_are_bounded_in_bytes(void **state)
     assert_true(peak > most / 2);
 }
 
+/* What is used again at once is never sent home, however often. */
+static void what_is_taken_does_not_count(void **state)
+{
+    (void)state;
+    struct block *block = take(owner, 3000);
+    size_t most = heap_may_keep_slots(freer) * SLOT_BYTES;
+    for (size_t bytes = 0; bytes < 3 * most; bytes += 3072) {
+        send(freer, block);
+        assert_ptr_equal(take(freer, 3000), block);
+    }
+    assert_false(mailbox_is_waiting(owner));
+    send(freer, block);
+}
+
 static void a_flush_forgets_what_was_taken(void **state)
 {
     (void)state;
@@ -251,7 +265,7 @@ static void a_flush_forgets_what_was_taken(void **state)
     assert_ptr_equal(take(freer, 64), a);
     mailbox_flush(freer);
     assert_int_equal(freer->foreign_bytes, 0);
-    for (uint32_t class = 0; class < CLASS_COUNT; class++)
+    for (uint32_t class = 0; class < CLASS_COUNT; class ++)
         assert_int_equal(owned_read(&freer->foreign[class].taken), 0);
     send(freer, a);
 }
@@ -336,7 +350,8 @@ static void written_to_while_on_the_list(void **state)
     struct block *block = take(owner, 100);
     send(freer, block);
     snprintf(line, sizeof line,
-             "tarn: fatal: heap corruption: freed memory was written to at %p (112-byte class)", (void *)block);
+             "tarn: fatal: heap corruption: freed memory was written to at %p (112-byte class)",
+             (void *)block);
     child_must_die(overwrite_and_flush, block, line);
     child_must_die(overwrite_and_take, block, line);
 }
@@ -370,7 +385,8 @@ static void spoilt_on_the_way(void **state)
     mailbox_send(freer, pool_class(pool_of(block)), block);
     mailbox_flush(freer);
     snprintf(line, sizeof line,
-             "tarn: fatal: heap corruption: freed memory was written to at %p (112-byte class)", (void *)block);
+             "tarn: fatal: heap corruption: freed memory was written to at %p (112-byte class)",
+             (void *)block);
     child_must_die(drain_overwritten, block, line);
     snprintf(line, sizeof line, "tarn: fatal: double free of %p (112-byte class)", (void *)block);
     child_must_die(drain_freed_again, block, line);
@@ -398,7 +414,8 @@ static void own(void)
         must(block != NULL);
         pattern_write(block, 32, (uintptr_t)block);
         struct block *expected = NULL;
-        for (unsigned place = i; !atomic_compare_exchange_strong(&ring[place % RING], &expected, block); place++) {
+        for (unsigned place = i; !atomic_compare_exchange_strong(&ring[place % RING], &expected, block);
+             place++) {
             expected = NULL;
             if (place % RING == 0)
                 sched_yield();
@@ -445,7 +462,8 @@ static void threads_lose_nothing(void **state)
 {
     (void)state;
     threads_run(SENDERS + 1, own_or_send, NULL);
-    /* The threads' heaps are parked, and what was posted after that waits: settled, none of them holds a block. */
+    /* The threads' heaps are parked, and what was posted after that waits: settled, none of them holds a
+     * block. */
     park_settle_all(owner);
     for (uint32_t number = 0; number < park_bound(); number++) {
         if (!park_is_parked(number))
@@ -454,7 +472,7 @@ static void threads_lose_nothing(void **state)
         assert_false(mailbox_is_waiting(heap));
         assert_int_equal(heap->foreign_bytes, 0);
         assert_true(heap_is_valid(heap));
-        for (uint32_t class = 0; class < CLASS_COUNT; class++)
+        for (uint32_t class = 0; class < CLASS_COUNT; class ++)
             assert_null(heap->bins[class].first);
         assert_int_equal(heap->empty_slots, 0);
     }
@@ -471,6 +489,7 @@ int main(void)
         TEST(many_pools_in_any_order),
         TEST(many_owners),
         TEST(lists_are_bounded_in_bytes),
+        TEST(what_is_taken_does_not_count),
         TEST(a_flush_forgets_what_was_taken),
         TEST(what_is_in_an_inbox_is_posted_on),
         TEST(what_is_not_posted_goes_to_the_new_owner),

@@ -1,6 +1,6 @@
 /*
- * base/owned.h: counts written by one thread. The fused instructions must change exactly their 32 bits, tell zero from
- * everything else, and be seen untorn and in order by a reader.
+ * base/owned.h: counts written by one thread. The fused instructions must change exactly their 32 bits, tell
+ * zero from everything else, and be seen untorn and in order by a reader.
  */
 #include "base/owned.h"
 

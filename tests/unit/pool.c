@@ -1,7 +1,7 @@
 /*
- * pool/pool: words in the slot map, carving that touches no page early, dirt, counts by state, and damage that the
- * validity check must see. The pools lie in an arena of the test's own, which is in no list; heaps are only addresses
- * here.
+ * pool/pool: words in the slot map, carving that touches no page early, dirt, counts by state, and damage
+ * that the validity check must see. The pools lie in an arena of the test's own, which is in no list; heaps
+ * are only addresses here.
  */
 #include "pool/pool.h"
 
@@ -102,7 +102,7 @@ static void check_words(struct pool *pool, void *heap)
 static void an_open_pool_is_current_and_empty(void **state)
 {
     (void)state;
-    for (uint32_t class = 0; class < CLASS_COUNT; class++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
         struct pool *before = open_pool(0, 0); /* so that the pool is not always the first of the arena */
         struct pool *pool = open_pool(class, 0);
         assert_int_equal(pool->block_bytes, class_bytes(class));
@@ -158,7 +158,7 @@ static void check_residency(const struct pool *pool, uint32_t touched)
 static void carving_touches_a_page_at_a_time(void **state)
 {
     (void)state;
-    for (uint32_t class = 0; class < CLASS_COUNT; class++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
         struct pool *pool = open_pool(class, 0);
         check_residency(pool, 0);
         uint32_t taken = 0;
@@ -222,8 +222,8 @@ static void dirt_is_what_was_carved_or_dirty_before(void **state)
 
 /* ---- what is known of a pool ---- */
 
-/* All multiples of 16 in the pools of all classes, with nothing carved, a page, and everything; and what other threads
- * find, who do not look at what is carved. */
+/* All multiples of 16 in the pools of all classes, with nothing carved, a page, and everything; and what
+ * other threads find, who do not look at what is carved. */
 static void check_blocks(const struct pool *pool)
 {
     const char *start = pool_start(pool);
@@ -244,7 +244,7 @@ static void check_blocks(const struct pool *pool)
 static void only_starts_of_carved_blocks_are_blocks(void **state)
 {
     (void)state;
-    for (uint32_t class = 0; class < CLASS_COUNT; class++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
         struct pool *pool = open_pool(class, 0);
         check_blocks(pool);
         pool_carve(pool);
@@ -321,16 +321,23 @@ static void damage_is_seen(void **state)
     assert_false(pool_is_valid(pool));
     owned_write(&pool->count, owned_read(&pool->count) + 1);
 
+    /* As many as there should be, but one of them is no block. */
     struct block *inside = (struct block *)(void *)((char *)first + 16);
-    *inside = (struct block){pool, second->next};
+    *inside = (struct block){pool, next->next};
     second->next = inside;
     assert_false(pool_is_valid(pool));
     second->next = next;
+    assert_true(pool_is_valid(pool));
 
+    /* More carved than there are, and used so that the sum is right. */
     uint32_t carved = pool_carved(pool);
+    uint32_t count = owned_read(&pool->count);
     atomic_store(&pool->carved, pool->capacity + 1);
     assert_false(pool_is_valid(pool));
+    owned_write(&pool->count, count + pool->capacity + 1 - carved);
+    assert_false(pool_is_valid(pool));
     atomic_store(&pool->carved, carved);
+    owned_write(&pool->count, count);
     assert_true(pool_is_valid(pool));
 }
 

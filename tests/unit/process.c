@@ -1,6 +1,6 @@
 /*
- * api/process: children of a busy process work; so do handlers of the program that allocate around a fork; memory is given
- * back on request; and what the environment asks for at the start and at the end.
+ * api/process: children of a busy process work; so do handlers of the program that allocate around a fork;
+ * memory is given back on request; and what the environment asks for at the start and at the end.
  *
  * For the last the program runs itself, with an argument that says what to do instead of testing.
  */
@@ -55,8 +55,8 @@ static void register_handlers(int count, char **arguments, char **environment)
     pthread_atfork(handler, handler, handler);
 }
 
-__attribute__((used, section(".preinit_array"))) static void (*const registers_handlers)(int, char **, char **) =
-    register_handlers;
+__attribute__((used, section(".preinit_array"))) static void (*const registers_handlers)(
+    int, char **, char **) = register_handlers;
 
 /* ---- a busy process ---- */
 
@@ -150,7 +150,8 @@ static void handlers_may_allocate(void **state)
     }
 }
 
-/* A walk is under way in another thread, and arenas wait to be unmapped: a handler that trims must not wait for it. */
+/* A walk is under way in another thread, and arenas wait to be unmapped: a handler that trims must not wait
+ * for it. */
 static void *collect(void *argument)
 {
     (void)argument;
@@ -248,8 +249,8 @@ static void the_environment_asks_for_more(void **state)
     static const char *const verbose[] = {"TARN_VERBOSE=2", NULL};
     check_run(nothing, "", false);
     check_run(at_exit, "tarn: ", true);
-    check_run(verbose, TARN_OVERRIDE ? "tarn: 0.1.0 serves malloc of process "
-                                     : "tarn: 0.1.0 is loaded into process ",
+    check_run(verbose,
+              TARN_OVERRIDE ? "tarn: 0.1.0 serves malloc of process " : "tarn: 0.1.0 is loaded into process ",
               false);
 }
 

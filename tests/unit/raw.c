@@ -1,8 +1,10 @@
 /*
- * raw/raw: blocks of their own mappings, their cache, growing where they stand and by moving, failure, and threads.
+ * raw/raw: blocks of their own mappings, their cache, growing where they stand and by moving, failure, and
+ * threads.
  *
- * Each test but those of threads runs in a child. The program runs twice, with mremap(2) as the running kernel has it, and
- * as kernels before 6.17 had it (kernel.h): no call may be made that these would fail half-way.
+ * Each test but those of threads runs in a child. The program runs twice, with mremap(2) as the running
+ * kernel has it, and as kernels before 6.17 had it (kernel.h): no call may be made that these would fail
+ * half-way.
  */
 #include "raw/raw.h"
 
@@ -29,7 +31,8 @@ static void run_body(void *context)
     const struct body *body = context;
     kernel_faults = 0; /* but for the one by which the library found out */
     size_t dirty;
-    /* What is mapped once, and stays: a heap, records, leaves of the index for the addresses that come next. */
+    /* What is mapped once, and stays: a heap, records, leaves of the index for the addresses that come next.
+     */
     must(thread_heap() != NULL);
     char *block = raw_malloc(MIB, 0, &dirty);
     must(block != NULL && raw_free(block));
@@ -161,7 +164,8 @@ static void realloc_keeps_contents(void)
     char *block = take(MIB, 0);
     stamp(block, MIB, 5);
     size_t bytes = MIB;
-    static const size_t sizes[] = {2 * MIB, 3 * MIB + 1, 9 * MIB, 8 * MIB, 30 * MIB, 7 * MIB, MIB, 600 * KIB, 5 * MIB};
+    static const size_t sizes[] = {2 * MIB, 3 * MIB + 1, 9 * MIB,   8 * MIB, 30 * MIB,
+                                   7 * MIB, MIB,         600 * KIB, 5 * MIB};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         char *resized = raw_realloc(block, sizes[i]);
         must(resized != NULL && (uintptr_t)resized % GRANULE_BYTES == 0);
@@ -185,7 +189,8 @@ static void a_block_in_a_corner_moves(void)
         char *block = take(5 * MIB, 0);
         size_t have = raw_bytes(block);
         stamp(block, have, i);
-        void *behind = mmap(block + have, page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+        void *behind =
+            mmap(block + have, page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
         char *moved = raw_realloc(block, 11 * MIB);
         must(moved != NULL && moved != block);
         must(has_stamps(moved, have, i));
@@ -366,11 +371,11 @@ static void threads_do_not_disturb_each_other(void **state)
     assert_int_equal(raw_totals().cached_blocks, 0);
 }
 
-#define IN_CHILD(name)                                                                                                \
-    static void name##_in_child(void **state)                                                                         \
-    {                                                                                                                  \
-        (void)state;                                                                                                   \
-        run_in_child(name);                                                                                           \
+#define IN_CHILD(name)                                                                                       \
+    static void name##_in_child(void **state)                                                                \
+    {                                                                                                        \
+        (void)state;                                                                                         \
+        run_in_child(name);                                                                                  \
     }
 
 IN_CHILD(fresh_blocks)

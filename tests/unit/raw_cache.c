@@ -1,6 +1,6 @@
 /*
- * raw/raw_cache: against a naive list of pieces. The room never looks at the memory it keeps, so the pieces are made up;
- * where cmocka runs on Tarn, none of its requests is large enough to come here.
+ * raw/raw_cache: against a naive list of pieces. The room never looks at the memory it keeps, so the pieces
+ * are made up; where cmocka runs on Tarn, none of its requests is large enough to come here.
  */
 #include "raw/raw_cache.h"
 
@@ -41,7 +41,8 @@ static int start_empty(void **state)
 
 static struct raw_piece make_piece(uintptr_t address, size_t bytes)
 {
-    struct raw_piece piece = {.address = (char *)address, .bytes = bytes, .dirty_bytes = bytes / 2, .parts = 2};
+    struct raw_piece piece = {
+        .address = (char *)address, .bytes = bytes, .dirty_bytes = bytes / 2, .parts = 2};
     piece.moved = address / bytes % 2 != 0;
     piece.part_end[0] = bytes / 4;
     piece.part_end[1] = bytes;

@@ -1,9 +1,9 @@
 /*
- * raw/raw_piece: what is cut, extended, moved together and copied keeps its contents, its clean end, and its count of
- * mappings; and no call is ever made that a kernel before 6.17 would fail half-way.
+ * raw/raw_piece: what is cut, extended, moved together and copied keeps its contents, its clean end, and its
+ * count of mappings; and no call is ever made that a kernel before 6.17 would fail half-way.
  *
- * Each test runs in a child; the program runs twice, with mremap(2) as the running kernel has it, and as old kernels had
- * it (kernel.h).
+ * Each test runs in a child; the program runs twice, with mremap(2) as the running kernel has it, and as old
+ * kernels had it (kernel.h).
  */
 #include "raw/raw_piece.h"
 
@@ -276,7 +276,8 @@ static void cut(unsigned i, unsigned j, struct random *random)
 static void extend(unsigned i, size_t more)
 {
     size_t pages = pieces[i].bytes / page;
-    if (pages + more > PAGES_MOST || pieces[i].dirty_bytes < pieces[i].bytes || !raw_piece_extend(&pieces[i], more * page))
+    if (pages + more > PAGES_MOST || pieces[i].dirty_bytes < pieces[i].bytes ||
+        !raw_piece_extend(&pieces[i], more * page))
         return;
     memset(stamps[i] + pages, 0, more * sizeof(uint64_t));
 }
@@ -324,11 +325,11 @@ static void any_order(void)
             drop(i);
 }
 
-#define IN_CHILD(name)                                                                                                \
-    static void name##_in_child(void **state)                                                                         \
-    {                                                                                                                  \
-        (void)state;                                                                                                   \
-        run_in_child(name);                                                                                           \
+#define IN_CHILD(name)                                                                                       \
+    static void name##_in_child(void **state)                                                                \
+    {                                                                                                        \
+        (void)state;                                                                                         \
+        run_in_child(name);                                                                                  \
     }
 
 IN_CHILD(fresh)
@@ -372,11 +373,16 @@ static void damage_is_seen(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fresh_in_child),      cmocka_unit_test(cuts_in_child),
-        cmocka_unit_test(extensions_in_child), cmocka_unit_test(moves_in_child),
-        cmocka_unit_test(copies_in_child),     cmocka_unit_test(assembled_in_child),
-        cmocka_unit_test(too_many_in_child),   cmocka_unit_test(any_order_in_child),
-        cmocka_unit_test(cut_and_extended_in_child), cmocka_unit_test(damage_is_seen),
+        cmocka_unit_test(fresh_in_child),
+        cmocka_unit_test(cuts_in_child),
+        cmocka_unit_test(extensions_in_child),
+        cmocka_unit_test(moves_in_child),
+        cmocka_unit_test(copies_in_child),
+        cmocka_unit_test(assembled_in_child),
+        cmocka_unit_test(too_many_in_child),
+        cmocka_unit_test(any_order_in_child),
+        cmocka_unit_test(cut_and_extended_in_child),
+        cmocka_unit_test(damage_is_seen),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /*
- * os/rcu: sections that hold a grace period up, those that do not, walks that are waited for, and what a fork leaves.
+ * os/rcu: sections that hold a grace period up, those that do not, walks that are waited for, and what a fork
+ * leaves.
  *
  * Readers are never taken off the room's list, so those of the tests are static.
  */
@@ -34,7 +35,8 @@ static bool forbid_membarrier(void)
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     const struct sock_fprog filter = {sizeof program / sizeof program[0], program};
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
 }
 
 static int publish_own(void **state)
@@ -145,7 +147,8 @@ static void grace_passes_when_the_last_section_is_left(void **state)
     assert_int_equal(errno, EDOM);
 }
 
-/* A thread that is seen inside twice, in two sections, has left the first; one that came later was never waited for. */
+/* A thread that is seen inside twice, in two sections, has left the first; one that came later was never
+ * waited for. */
 static void later_sections_do_not_matter(void **state)
 {
     (void)state;

@@ -1,6 +1,6 @@
 /*
- * api/release: free of each kind of block, by its thread and by others; sizes and alignments that fit and that do not;
- * misuse, with its exact line; and TARN_CHECK, under which every free is looked at.
+ * api/release: free of each kind of block, by its thread and by others; sizes and alignments that fit and
+ * that do not; misuse, with its exact line; and TARN_CHECK, under which every free is looked at.
  */
 #include "api/release.h"
 
@@ -136,7 +136,8 @@ static void sizes_of_small_runs(void **state)
     }
 }
 
-/* realloc leaves a block where it is when it is not much too large: the new size must be good for a free, too. */
+/* realloc leaves a block where it is when it is not much too large: the new size must be good for a free,
+ * too. */
 static void sizes_after_realloc(void **state)
 {
     (void)state;
@@ -172,8 +173,8 @@ static void check_wrong_size(size_t bytes, size_t wrong_bytes)
 {
     char line[256];
     struct sized wrong = {.block = tarn_malloc(bytes), .bytes = wrong_bytes};
-    snprintf(line, sizeof line, "tarn: fatal: free_sized of %p with size %zu, but the block has %zu bytes", wrong.block,
-             wrong_bytes, tarn_malloc_usable_size(wrong.block));
+    snprintf(line, sizeof line, "tarn: fatal: free_sized of %p with size %zu, but the block has %zu bytes",
+             wrong.block, wrong_bytes, tarn_malloc_usable_size(wrong.block));
     child_must_die(free_with_size, &wrong, line);
     tarn_free(wrong.block);
 }
@@ -198,12 +199,13 @@ static void wrong_alignments(void **state)
     struct sized wrong = {.block = tarn_malloc(100), .bytes = 100};
     wrong.alignment = ((uintptr_t)wrong.block & -(uintptr_t)wrong.block) * 2; /* one more than it has */
     snprintf(line, sizeof line,
-             "tarn: fatal: free_aligned_sized of %p with alignment %zu, but the block does not have it", wrong.block,
-             wrong.alignment);
+             "tarn: fatal: free_aligned_sized of %p with alignment %zu, but the block does not have it",
+             wrong.block, wrong.alignment);
     child_must_die(free_with_alignment, &wrong, line);
     wrong.alignment = 24;
     snprintf(line, sizeof line,
-             "tarn: fatal: free_aligned_sized of %p with alignment 24, but the block does not have it", wrong.block);
+             "tarn: fatal: free_aligned_sized of %p with alignment 24, but the block does not have it",
+             wrong.block);
     child_must_die(free_with_alignment, &wrong, line);
     wrong.alignment = 16;
     wrong.bytes = 200;
@@ -249,7 +251,8 @@ static void double_frees(void **state)
     static const size_t large[] = {100000, MIB};
     for (unsigned i = 0; i < 2; i++) {
         block = tarn_malloc(large[i]);
-        snprintf(line, sizeof line, "tarn: fatal: invalid pointer %p passed to free: no live block begins there", block);
+        snprintf(line, sizeof line,
+                 "tarn: fatal: invalid pointer %p passed to free: no live block begins there", block);
         child_must_die(free_twice, block, line);
         tarn_free(block);
     }
@@ -294,11 +297,13 @@ static void invalid_pointers(void **state)
     char line[256];
     char *run = tarn_malloc(100000);
     char *raw = tarn_malloc(9 * MIB);
-    char *pointers[] = {run + 16, run + SLOT_BYTES, run + 99984, raw + 16, raw + 4 * MIB, (char *)raw - 4 * MIB};
+    char *pointers[] = {run + 16, run + SLOT_BYTES, run + 99984,
+                        raw + 16, raw + 4 * MIB,    (char *)raw - 4 * MIB};
     for (unsigned i = 0; i < sizeof pointers / sizeof pointers[0]; i++) {
         if (classify(pointers[i]).kind != KIND_INVALID)
             continue; /* something of the process's stands there */
-        snprintf(line, sizeof line, "tarn: fatal: invalid pointer %p passed to free: no live block begins there",
+        snprintf(line, sizeof line,
+                 "tarn: fatal: invalid pointer %p passed to free: no live block begins there",
                  (void *)pointers[i]);
         child_must_die(free_pointer, pointers[i], line);
     }
@@ -317,9 +322,11 @@ static void checked_pools_notice_all(void **state)
     tick_reclaim(thread_heap());
     char *held[100];
     for (unsigned i = 0; i < 100; i++)
-        assert_non_null(held[i] = tarn_malloc(5000)); /* more than a pool: the last come from one that is new */
+        assert_non_null(held[i] =
+                            tarn_malloc(5000)); /* more than a pool: the last come from one that is new */
     for (size_t offset = 16; offset < 5120; offset += 1024) {
-        snprintf(line, sizeof line, "tarn: fatal: invalid pointer %p passed to free: no live block begins there",
+        snprintf(line, sizeof line,
+                 "tarn: fatal: invalid pointer %p passed to free: no live block begins there",
                  (void *)(held[99] + offset));
         child_must_die(free_pointer, held[99] + offset, line);
     }

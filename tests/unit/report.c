@@ -1,5 +1,6 @@
 /*
- * api/report: numbers that agree with the statistics, XML that is well-formed, lines for people, and stderr that is kept.
+ * api/report: numbers that agree with the statistics, XML that is well-formed, lines for people, and stderr
+ * that is kept.
  */
 #include "api/report.h"
 
@@ -190,7 +191,8 @@ static void statistics_for_people(void **state)
     assert_memory_equal(outcome.output, first, strlen(first));
     check_lines(outcome.output);
     /* Five blocks of 14336 bytes, in one pool of 18. */
-    assert_int_equal(count(outcome.output, "\ntarn:        14336         1         5        18         70\n"), 1);
+    assert_int_equal(count(outcome.output, "\ntarn:        14336         1         5        18         70\n"),
+                     1);
 }
 
 static void end_with_closed_stderr(void *context)
@@ -256,14 +258,10 @@ static void the_rest(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(mallinfo_is_the_statistics),
-        cmocka_unit_test(small_fields_stop_at_the_most),
-        cmocka_unit_test(the_state_as_xml),
-        cmocka_unit_test(xml_that_cannot_be_written),
-        cmocka_unit_test(statistics_for_people),
-        cmocka_unit_test(stderr_is_kept_for_the_end),
-        cmocka_unit_test(it_says_that_it_is_in),
-        cmocka_unit_test(the_rest),
+        cmocka_unit_test(mallinfo_is_the_statistics), cmocka_unit_test(small_fields_stop_at_the_most),
+        cmocka_unit_test(the_state_as_xml),           cmocka_unit_test(xml_that_cannot_be_written),
+        cmocka_unit_test(statistics_for_people),      cmocka_unit_test(stderr_is_kept_for_the_end),
+        cmocka_unit_test(it_says_that_it_is_in),      cmocka_unit_test(the_rest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

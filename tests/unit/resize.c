@@ -1,6 +1,6 @@
 /*
- * api/resize: contents through every change of path, what stays where it is, sizes that are no sizes, and failure that
- * leaves the block as it was.
+ * api/resize: contents through every change of path, what stays where it is, sizes that are no sizes, and
+ * failure that leaves the block as it was.
  */
 #include "api/classify.h"
 #include "os/settings.h"
@@ -11,10 +11,9 @@
 #include <stdio.h>
 #include <string.h>
 
-static const size_t sizes[] = {1,         16,        17,        100,       128,       129,           512,
-                               1000,      1024,      1025,      4000,      16384,     16385,         32768,
-                               32769,     65536,     200000,    524287,    524288,    524289,        600000,
-                               2 * MIB,   4 * MIB,   4 * MIB + 1, 9 * MIB};
+static const size_t sizes[] = {1,      16,     17,     100,     128,     129,         512,    1000,   1024,
+                               1025,   4000,   16384,  16385,   32768,   32769,       65536,  200000, 524287,
+                               524288, 524289, 600000, 2 * MIB, 4 * MIB, 4 * MIB + 1, 9 * MIB};
 #define SIZES (sizeof sizes / sizeof sizes[0])
 
 static size_t smaller(size_t a, size_t b)
@@ -187,7 +186,8 @@ static void what_is_no_block(void **state)
     static const size_t large[] = {100, 100000, MIB};
     for (unsigned i = 0; i < 3; i++) {
         char *block = tarn_malloc(large[i]);
-        snprintf(line, sizeof line, "tarn: fatal: invalid pointer %p passed to realloc: no live block begins there",
+        snprintf(line, sizeof line,
+                 "tarn: fatal: invalid pointer %p passed to realloc: no live block begins there",
                  (void *)(block + 16));
         child_must_die(resize_pointer, block + 16, line);
         tarn_free(block);

@@ -1,6 +1,6 @@
 /*
- * heap/run: lengths, the promise of zeroes, runs that are kept, resizing where they stand, and threads that free what
- * others allocated.
+ * heap/run: lengths, the promise of zeroes, runs that are kept, resizing where they stand, and threads that
+ * free what others allocated.
  */
 #include "heap/run.h"
 
@@ -53,7 +53,8 @@ static void runs_of_every_length(void **state)
 {
     (void)state;
     for (uint32_t slots = 1; slots <= SPAN_SLOTS_MOST; slots++) {
-        for (size_t bytes = (slots - 1) * SLOT_BYTES + 1; bytes <= slots * SLOT_BYTES; bytes += SLOT_BYTES - 1) {
+        for (size_t bytes = (slots - 1) * SLOT_BYTES + 1; bytes <= slots * SLOT_BYTES;
+             bytes += SLOT_BYTES - 1) {
             char *run = take(bytes);
             assert_int_equal(run_bytes(run), slots * SLOT_BYTES);
             assert_int_equal(word_at(run), run_word(arena_slot_of(run), slots));

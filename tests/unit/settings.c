@@ -1,8 +1,8 @@
 /*
  * os/settings: every unit and limit, the exact warnings, and what a process makes of its environment.
  *
- * For the last of these the program runs itself with the environment to be read, and an argument that makes it print
- * its settings instead of testing.
+ * For the last of these the program runs itself with the environment to be read, and an argument that makes
+ * it print its settings instead of testing.
  */
 #include "os/settings.h"
 
@@ -82,11 +82,16 @@ static const char *const bad[][2] = {
     {"TARN_DIRTY_LIMIT=70368744177665", LIMITS_BYTES},
     {"TARN_DIRTY_LIMIT=18446744073709551616", LIMITS_BYTES},
     {"TARN_DIRTY_LIMIT=18014398509481984K", LIMITS_BYTES},
+    {"TARN_DIRTY_LIMIT=92233720368547758080", LIMITS_BYTES}, /* 5 times 2^64 */
     {"TARN_RAW_CACHE=10ms", LIMITS_BYTES},
-    {"TARN_RUN_THRESHOLD=1023", "a number with a unit such as 64M from 1.0 KiB to 32.0 KiB; the default is used"},
-    {"TARN_RUN_THRESHOLD=32769", "a number with a unit such as 64M from 1.0 KiB to 32.0 KiB; the default is used"},
-    {"TARN_RAW_THRESHOLD=65535", "a number with a unit such as 64M from 64.0 KiB to 512.0 KiB; the default is used"},
-    {"TARN_RAW_THRESHOLD=524289", "a number with a unit such as 64M from 64.0 KiB to 512.0 KiB; the default is used"},
+    {"TARN_RUN_THRESHOLD=1023",
+     "a number with a unit such as 64M from 1.0 KiB to 32.0 KiB; the default is used"},
+    {"TARN_RUN_THRESHOLD=32769",
+     "a number with a unit such as 64M from 1.0 KiB to 32.0 KiB; the default is used"},
+    {"TARN_RAW_THRESHOLD=65535",
+     "a number with a unit such as 64M from 64.0 KiB to 512.0 KiB; the default is used"},
+    {"TARN_RAW_THRESHOLD=524289",
+     "a number with a unit such as 64M from 64.0 KiB to 512.0 KiB; the default is used"},
     {"TARN_PURGE_DELAY=250", LIMITS_TIME},
     {"TARN_PURGE_DELAY=1h", LIMITS_TIME},
     {"TARN_PURGE_DELAY=86400001ms", LIMITS_TIME},
@@ -132,8 +137,9 @@ static void bad_values_warn_and_change_nothing(void **state)
     static char expected[16384];
     size_t length = 0;
     for (size_t i = 0; i < BAD_COUNT; i++)
-        length += (size_t)snprintf(expected + length, sizeof expected - length,
-                                   "tarn: warning: %s is not understood, expected %s\n", bad[i][0], bad[i][1]);
+        length +=
+            (size_t)snprintf(expected + length, sizeof expected - length,
+                             "tarn: warning: %s is not understood, expected %s\n", bad[i][0], bad[i][1]);
     struct outcome outcome;
     child_run(apply_bad, NULL, &outcome);
     assert_string_equal(outcome.output, expected);
@@ -162,7 +168,8 @@ static void unknown_names_and_long_texts(void **state)
         "tarn: warning: there is no setting TARN_DIRTY; it is ignored\n"
         "tarn: warning: there is no setting TARN_; it is ignored\n"
         "tarn: warning: there is no setting TARN_ABCDEFGHIJKLMNOPQRSTUVWXYZ_ABCDEFGH; it is ignored\n"
-        "tarn: warning: TARN_CHECK=ABCDEFGHIJKLMNOPQRSTUVWXYZ_ABCDEFGHIJKLM is not understood, expected 0 or 1; the "
+        "tarn: warning: TARN_CHECK=ABCDEFGHIJKLMNOPQRSTUVWXYZ_ABCDEFGHIJKLM is not understood, expected 0 or "
+        "1; the "
         "default is used\n"
         "tarn: warning: TARN_CHECK= is not understood, expected 0 or 1; the default is used\n");
     assert_int_equal(outcome.status, 0);
@@ -213,14 +220,16 @@ static void check_process(const char *const *environment, const char *expected)
     assert_int_equal(outcome.status, 0);
 }
 
-#define DEFAULTS_BEFORE_VERBOSE                                                                                        \
-    "TARN_DIRTY_LIMIT=4.0 MiB\nTARN_PURGE_DELAY=1000 ms\nTARN_RAW_CACHE=64.0 MiB\nTARN_RUN_THRESHOLD=32.0 KiB\n"      \
+#define DEFAULTS_BEFORE_VERBOSE                                                                              \
+    "TARN_DIRTY_LIMIT=4.0 MiB\nTARN_PURGE_DELAY=1000 ms\nTARN_RAW_CACHE=64.0 MiB\nTARN_RUN_THRESHOLD=32.0 "  \
+    "KiB\n"                                                                                                  \
     "TARN_RAW_THRESHOLD=512.0 KiB\nTARN_HUGE_PAGES=system\nTARN_CHECK=0\nTARN_STATS=0\n"
 
 static void without_variables_the_defaults_stand(void **state)
 {
     (void)state;
-    static const char *const environment[] = {"HOME=/", "NOT_TARN_CHECK=1", "tarn_check=1", "TARNISH=1", NULL};
+    static const char *const environment[] = {"HOME=/", "NOT_TARN_CHECK=1", "tarn_check=1", "TARNISH=1",
+                                              NULL};
     check_process(environment, DEFAULTS_BEFORE_VERBOSE "TARN_VERBOSE=1\n");
 }
 
@@ -228,22 +237,26 @@ static void variables_are_read_at_the_start(void **state)
 {
     (void)state;
     static const char *const environment[] = {
-        "TARN_RAW_CACHE=1G", "TARN_PURGE_DELAY=3s", "HOME=/",           "TARN_RAW_THRESHOLD=100K", "TARN_CHECK=yes",
-        "TARN_VERBOSE=0",    "TARN_NONSENSE=1",     "TARN_DIRTY_LIMIT=many", NULL};
-    check_process(environment, "TARN_DIRTY_LIMIT=4.0 MiB\nTARN_PURGE_DELAY=3000 ms\nTARN_RAW_CACHE=1.0 GiB\n"
-                               "TARN_RUN_THRESHOLD=32.0 KiB\nTARN_RAW_THRESHOLD=100.0 KiB\nTARN_HUGE_PAGES=system\n"
-                               "TARN_CHECK=1\nTARN_STATS=0\nTARN_VERBOSE=0\n");
+        "TARN_RAW_CACHE=1G",       "TARN_PURGE_DELAY=3s",   "HOME=/",
+        "TARN_RAW_THRESHOLD=100K", "TARN_CHECK=yes",        "TARN_VERBOSE=0",
+        "TARN_NONSENSE=1",         "TARN_DIRTY_LIMIT=many", NULL};
+    check_process(environment,
+                  "TARN_DIRTY_LIMIT=4.0 MiB\nTARN_PURGE_DELAY=3000 ms\nTARN_RAW_CACHE=1.0 GiB\n"
+                  "TARN_RUN_THRESHOLD=32.0 KiB\nTARN_RAW_THRESHOLD=100.0 KiB\nTARN_HUGE_PAGES=system\n"
+                  "TARN_CHECK=1\nTARN_STATS=0\nTARN_VERBOSE=0\n");
 }
 
 static void mistakes_are_told_once_each(void **state)
 {
     (void)state;
-    static const char *const environment[] = {"TARN_NONSENSE=1", "TARN_STATS=perhaps", "TARN_VERBOSE=9", NULL};
-    check_process(environment, "tarn: warning: TARN_VERBOSE=9 is not understood, expected a number from 0 to 2; the "
-                               "default is used\n"
-                               "tarn: warning: there is no setting TARN_NONSENSE; it is ignored\n"
-                               "tarn: warning: TARN_STATS=perhaps is not understood, expected 0 or 1; the default is "
-                               "used\n" DEFAULTS_BEFORE_VERBOSE "TARN_VERBOSE=1\n");
+    static const char *const environment[] = {"TARN_NONSENSE=1", "TARN_STATS=perhaps", "TARN_VERBOSE=9",
+                                              NULL};
+    check_process(environment,
+                  "tarn: warning: TARN_VERBOSE=9 is not understood, expected a number from 0 to 2; the "
+                  "default is used\n"
+                  "tarn: warning: there is no setting TARN_NONSENSE; it is ignored\n"
+                  "tarn: warning: TARN_STATS=perhaps is not understood, expected 0 or 1; the default is "
+                  "used\n" DEFAULTS_BEFORE_VERBOSE "TARN_VERBOSE=1\n");
 }
 
 int main(int count, char **arguments)

@@ -1,6 +1,6 @@
 /*
- * pool/size_class: every size against the definition: the smallest class that holds it, multiples of 16, at most 12.5 %
- * larger from 128 to 512 bytes and 25 % above, powers of two exact.
+ * pool/size_class: every size against the definition: the smallest class that holds it, multiples of 16, at
+ * most 12.5 % larger from 128 to 512 bytes and 25 % above, powers of two exact.
  */
 #include "pool/size_class.h"
 
@@ -32,7 +32,7 @@ static void classes_grow_in_multiples_of_16(void **state)
     assert_int_equal(class_bytes(7), 128);
     assert_int_equal(class_bytes(8), 144);
     assert_int_equal(class_bytes(CLASS_COUNT - 1), 32 * KIB);
-    for (uint32_t class = 0; class < CLASS_COUNT; class++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
         assert_int_equal(class_bytes(class) % BLOCK_ALIGNMENT, 0);
         assert_int_equal(class_of_size(class_bytes(class)), class);
         if (class > 0)
@@ -45,7 +45,7 @@ static void classes_grow_in_multiples_of_16(void **state)
 static void pools_have_the_slots_they_should(void **state)
 {
     (void)state;
-    for (uint32_t class = 0; class < CLASS_COUNT; class++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
         size_t bytes = class_bytes(class);
         size_t pool_kib = class_pool_slots(class) * SLOT_BYTES / KIB;
         assert_int_equal(pool_kib, bytes <= 512 ? 16 : bytes <= 2048 ? 64 : bytes <= 8192 ? 128 : 256);
@@ -60,10 +60,11 @@ static void pools_have_the_slots_they_should(void **state)
 static void block_numbers_without_a_division(void **state)
 {
     (void)state;
-    for (uint32_t class = 0; class < CLASS_COUNT; class++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
         for (uint32_t offset = 0; offset < class_pool_slots(class) * SLOT_BYTES; offset += BLOCK_ALIGNMENT) {
             uint32_t number = UINT32_MAX;
-            bool begins = offset % class_bytes(class) == 0 && offset / class_bytes(class) < class_pool_blocks(class);
+            bool begins =
+                offset % class_bytes(class) == 0 && offset / class_bytes(class) < class_pool_blocks(class);
             assert_int_equal(class_has_block_at(class, offset, &number), begins);
             assert_int_equal(number, offset / class_bytes(class));
         }
@@ -74,7 +75,7 @@ static uint32_t naive_aligned(size_t bytes, size_t alignment)
 {
     uint32_t class = 0;
     while (class < CLASS_COUNT && (class_bytes(class) < bytes || class_bytes(class) % alignment != 0))
-        class++;
+        class ++;
     return class;
 }
 
@@ -93,7 +94,8 @@ static void aligned_sizes(void **state)
 static void too_large_is_no_class(void **state)
 {
     (void)state;
-    static const size_t sizes[] = {CLASS_BYTES_MOST + 1, MIB, UINT32_MAX, (size_t)UINT32_MAX + 2, SIZE_MAX / 2, SIZE_MAX};
+    static const size_t sizes[] = {CLASS_BYTES_MOST + 1,   MIB,          UINT32_MAX,
+                                   (size_t)UINT32_MAX + 2, SIZE_MAX / 2, SIZE_MAX};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
         for (size_t alignment = 1; alignment <= SLOT_BYTES; alignment *= 2)
             assert_int_equal(class_of_aligned_size(sizes[i], alignment), CLASS_COUNT);
@@ -102,8 +104,10 @@ static void too_large_is_no_class(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_size_gets_its_smallest_class), cmocka_unit_test(classes_grow_in_multiples_of_16),
-        cmocka_unit_test(pools_have_the_slots_they_should),   cmocka_unit_test(block_numbers_without_a_division),
+        cmocka_unit_test(every_size_gets_its_smallest_class),
+        cmocka_unit_test(classes_grow_in_multiples_of_16),
+        cmocka_unit_test(pools_have_the_slots_they_should),
+        cmocka_unit_test(block_numbers_without_a_division),
         cmocka_unit_test(aligned_sizes),
         cmocka_unit_test(too_large_is_no_class),
     };

@@ -1,7 +1,7 @@
 /*
- * heap/slot_cache: slots kept and served again, within bounds, aged and given back; and where slots come from when no
- * arena has any. Each test takes all free slots of the process first and makes one arena, so that it knows where claims
- * are served from.
+ * heap/slot_cache: slots kept and served again, within bounds, aged and given back; and where slots come from
+ * when no arena has any. Each test takes all free slots of the process first and makes one arena, so that it
+ * knows where claims are served from.
  */
 #include "heap/slot_cache.h"
 
@@ -53,7 +53,8 @@ static int end(void **state)
 {
     (void)state;
     slot_cache_flush(heap);
-    bool clean = heap->span_slots == 0 && slot_cache_is_valid(heap) && arena_free_slots(arena) == 3 * WORD_SLOTS;
+    bool clean =
+        heap->span_slots == 0 && slot_cache_is_valid(heap) && arena_free_slots(arena) == 3 * WORD_SLOTS;
     while (other_count > 0)
         arena_list_release(heap->reader, &others[--other_count]);
     heap->pool_slots = 0;
@@ -297,6 +298,26 @@ static void a_pool_of_a_parked_heap_will_do(void **state)
     heap_close_empty_pools(heap);
 }
 
+/* The same, as malloc meets it. */
+static void a_block_of_a_parked_heap_will_do(void **state)
+{
+    (void)state;
+    uint32_t class = class_of_size(4000);
+    struct heap *other = park_take();
+    struct block *block = heap_take_block(other, class);
+    park_leave(other);
+    take_all_there_is();
+    uint32_t before = held();
+    struct block *own = heap_take_block(heap, class);
+    assert_non_null(own);
+    assert_true(held() <= before);
+    struct pool *pool = heap->bins[class].own;
+    assert_int_equal(pool_used(pool), 2);
+    heap_free_own(pool, own);
+    heap_free_own(pool, block);
+    heap_close_empty_pools(heap);
+}
+
 /* Slots that this heap keeps in empty pools are taken before anything is claimed. */
 static void own_empty_pools_are_taken_apart(void **state)
 {
@@ -427,6 +448,7 @@ int main(void)
         TEST(the_smallest_group_makes_way),
         TEST(what_was_not_needed_ages),
         TEST_ALL(a_pool_of_a_parked_heap_will_do),
+        TEST_ALL(a_block_of_a_parked_heap_will_do),
         TEST(own_empty_pools_are_taken_apart),
         TEST_ALL(retired_arenas_come_back_first),
         TEST(in_need_other_layers_are_asked),

@@ -1,9 +1,9 @@
 /*
- * observe/statistics: the numbers follow a known pattern of allocations, their sums agree, and they may be read while
- * other threads go on.
+ * observe/statistics: the numbers follow a known pattern of allocations, their sums agree, and they may be
+ * read while other threads go on.
  *
- * Where cmocka runs on Tarn its own few blocks are counted too: what is compared exactly are classes, runs and raw blocks
- * that it does not use.
+ * Where cmocka runs on Tarn its own few blocks are counted too: what is compared exactly are classes, runs
+ * and raw blocks that it does not use.
  */
 #include "observe/statistics.h"
 
@@ -23,7 +23,7 @@ static void collect(struct statistics *statistics)
     statistics_collect(statistics);
     size_t pool_slots = 0;
     size_t used_bytes = 0;
-    for (uint32_t class = 0; class < CLASS_COUNT; class++) {
+    for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
         const struct class_statistics *one = &statistics->classes[class];
         assert_true(one->blocks_used <= one->blocks_capacity);
         assert_int_equal(one->blocks_capacity, one->pools * class_pool_blocks(class));
@@ -78,8 +78,10 @@ static void blocks_are_counted_by_class(void **state)
         const struct class_statistics *then = &before.classes[class];
         const struct class_statistics *now = &after.classes[class];
         assert_int_equal(now->blocks_used - then->blocks_used, counts[i]);
-        assert_int_equal(after.block_bytes_used - before.block_bytes_used, (size_t)counts[i] * class_bytes(class));
-        size_t pools = (then->blocks_used + counts[i] + class_pool_blocks(class) - 1) / class_pool_blocks(class);
+        assert_int_equal(after.block_bytes_used - before.block_bytes_used,
+                         (size_t)counts[i] * class_bytes(class));
+        size_t pools =
+            (then->blocks_used + counts[i] + class_pool_blocks(class) - 1) / class_pool_blocks(class);
         assert_true(now->pools == pools || now->pools == pools + then->pools);
         for (unsigned k = 0; k < counts[i]; k += 2)
             tarn_free(blocks[k]);
@@ -218,7 +220,7 @@ static void collect_meanwhile(void)
     static struct statistics now;
     for (unsigned i = 0; i < 2000; i++) {
         statistics_collect(&now);
-        for (uint32_t class = 0; class < CLASS_COUNT; class++)
+        for (uint32_t class = 0; class < CLASS_COUNT; class ++)
             must(now.classes[class].blocks_used <= now.classes[class].blocks_capacity);
         must(now.free_slots + now.header_slots <= now.arenas * 256 && now.arenas < 1000);
         must(now.block_bytes_used <= now.pool_slots * 16 * KIB);

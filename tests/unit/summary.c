@@ -1,5 +1,6 @@
 /*
- * arena/summary: against a naive set, the invariant of its tree, bits that were left over, and many writers at once.
+ * arena/summary: against a naive set, the invariant of its tree, bits that were left over, and many writers
+ * at once.
  */
 #include "arena/summary.h"
 
@@ -10,8 +11,9 @@
 static struct summary summary;
 
 /* Members that share words on every level, and the ends of the range. */
-static const uint32_t members[] = {0,    1,    63,    64,    65,     127,    4095,   4096,   4097,  4159,
-                                   8191, 8192, 99999, 99998, 131071, 131072, 262080, 262079, 262142, SUMMARY_MEMBERS - 1};
+static const uint32_t members[] = {
+    0,    1,    63,    64,    65,     127,    4095,   4096,   4097,   4159,
+    8191, 8192, 99999, 99998, 131071, 131072, 262080, 262079, 262142, SUMMARY_MEMBERS - 1};
 
 #define MEMBERS (sizeof members / sizeof members[0])
 
@@ -37,7 +39,8 @@ static void check_tree(bool no_left_overs)
 {
     for (unsigned bucket = 0; bucket < SUMMARY_BUCKETS; bucket++) {
         for (uint32_t leaf = 0; leaf < 64 * 64; leaf++)
-            check_word(summary.leaf[leaf][bucket], summary.middle[leaf / 64][bucket], leaf % 64, no_left_overs);
+            check_word(summary.leaf[leaf][bucket], summary.middle[leaf / 64][bucket], leaf % 64,
+                       no_left_overs);
         for (uint32_t middle = 0; middle < 64; middle++)
             check_word(summary.middle[middle][bucket], summary.root[bucket], middle, no_left_overs);
     }
@@ -188,24 +191,43 @@ static void writers_at_once_leave_it_consistent(void **state)
     }
 }
 
-/* One member that a thread adds and removes all the time, with others beside it: between its own add and remove the
- * thread must always find something. */
-static void add_find_remove(void *context, unsigned index)
+#define TOGGLERS 2U
+#define ROUNDS   (UNIT_THREAD_SANITIZED ? 2000U : 30000U)
+
+static struct meeting meeting;
+
+/* In each round one thread removes its member while the other adds one, in the same leaf or beside it in the same middle
+ * word: the bits above must be left, or put back, for the one that is there now. */
+static void take_turns(void *context, unsigned index)
 {
-    (void)context;
-    unsigned missed = 0;
-    for (unsigned step = 0; step < STEPS; step++) {
-        summary_add(&summary, 5, index * 4096);
-        missed += find(1U << 5) == SUMMARY_NONE;
-        summary_remove(&summary, 5, index * 4096);
+    const uint32_t *members_of_threads = context;
+    if (index == 1)
+        summary_add(&summary, 5, members_of_threads[1]);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        meet(&meeting, TOGGLERS);
+        if (round % TOGGLERS == index)
+            summary_add(&summary, 5, members_of_threads[index]);
+        else
+            summary_remove(&summary, 5, members_of_threads[index]);
+        meet(&meeting, TOGGLERS);
+        uint32_t member = members_of_threads[round % TOGGLERS];
+        must((summary.leaf[member / 64][5] >> member % 64 & 1) != 0);
+        must((summary.middle[member / 4096][5] >> member / 64 % 64 & 1) != 0);
+        must((summary.root[5] >> member / 4096 & 1) != 0);
+        must(find(1U << 5) == member);
     }
-    must(missed < STEPS / 2); /* an answer is a hint; but a hint that is mostly wrong is none */
+    if (index == (ROUNDS - 1) % TOGGLERS)
+        summary_remove(&summary, 5, members_of_threads[index]);
 }
 
-static void a_finder_finds_among_writers(void **state)
+static void nobody_takes_anothers_bits_away(void **state)
 {
     (void)state;
-    threads_run(4, add_find_remove, NULL);
+    uint32_t in_one_leaf[TOGGLERS] = {8192, 8193};
+    uint32_t in_one_middle[TOGGLERS] = {8192, 8192 + 64};
+    threads_run(TOGGLERS, take_turns, in_one_leaf);
+    check_tree(false);
+    threads_run(TOGGLERS, take_turns, in_one_middle);
     check_tree(false);
     assert_int_equal(find(1U << 5), SUMMARY_NONE);
 }
@@ -218,7 +240,7 @@ int main(void)
         cmocka_unit_test_setup(like_a_naive_set, clear),
         cmocka_unit_test_setup(left_over_bits_are_taken_away, clear),
         cmocka_unit_test_setup(writers_at_once_leave_it_consistent, clear),
-        cmocka_unit_test_setup(a_finder_finds_among_writers, clear),
+        cmocka_unit_test_setup(nobody_takes_anothers_bits_away, clear),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

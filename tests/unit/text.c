@@ -1,5 +1,6 @@
 /*
- * base/text: numbers and units against the C library's, what does not fit is cut, and the line that is written.
+ * base/text: numbers and units against the C library's, what does not fit is cut, and the line that is
+ * written.
  */
 #include "base/text.h"
 
@@ -59,7 +60,8 @@ static void check_bytes(uint64_t bytes)
     if (unit == 0)
         snprintf(expected, sizeof expected, "%" PRIu64 " B", bytes);
     else
-        snprintf(expected, sizeof expected, "%" PRIu64 ".%" PRIu64 " %s", whole, rest * 10 >> (10 * unit), units[unit]);
+        snprintf(expected, sizeof expected, "%" PRIu64 ".%" PRIu64 " %s", whole, rest * 10 >> (10 * unit),
+                 units[unit]);
     struct text text = {0};
     text_bytes(&text, bytes);
     check_text(&text, expected);
@@ -133,8 +135,12 @@ static void what_does_not_fit_is_cut(void **state)
     assert_int_equal(guarded.text.length, TEXT_MOST);
     text_pad(&guarded.text, TEXT_MOST - 4, 20);
     assert_int_equal(guarded.text.length, TEXT_MOST);
-    assert_memory_equal(guarded.text.bytes, "012345678918446744073709551615" "0123456789", 40);
-    assert_int_equal(guarded.text.bytes[TEXT_MOST - 1], "012345678918446744073709551615"[(TEXT_MOST - 1) % 30]);
+    assert_memory_equal(guarded.text.bytes,
+                        "012345678918446744073709551615"
+                        "0123456789",
+                        40);
+    assert_int_equal(guarded.text.bytes[TEXT_MOST - 1],
+                     "012345678918446744073709551615"[(TEXT_MOST - 1) % 30]);
     check_guards();
 }
 

@@ -1,6 +1,6 @@
 /*
- * heap/thread: a heap for each running thread, parked when it ends and taken up by the next; late threads share one,
- * under a lock.
+ * heap/thread: a heap for each running thread, parked when it ends and taken up by the next; late threads
+ * share one, under a lock.
  */
 #include "heap/thread.h"
 

@@ -1,6 +1,6 @@
 /*
- * heap/tick: budgets that follow the clock, the duty of the layers above, and the housekeeping of a heap's own reserves
- * once an interval.
+ * heap/tick: budgets that follow the clock, the duty of the layers above, and the housekeeping of a heap's
+ * own reserves once an interval.
  */
 #include "heap/tick.h"
 

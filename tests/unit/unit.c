@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -56,7 +58,8 @@ void child_must_succeed(void (*body)(void *context), void *context)
     struct outcome outcome;
     child_run(body, context, &outcome);
     if (outcome.status != 0 || outcome.length != 0)
-        fail_msg("the child ended with wait status 0x%x and wrote: %s", (unsigned)outcome.status, outcome.output);
+        fail_msg("the child ended with wait status 0x%x and wrote: %s", (unsigned)outcome.status,
+                 outcome.output);
 }
 
 void child_must_die(void (*body)(void *context), void *context, const char *line)
@@ -64,7 +67,8 @@ void child_must_die(void (*body)(void *context), void *context, const char *line
     struct outcome outcome;
     child_run(body, context, &outcome);
     size_t length = strlen(line);
-    if (outcome.length != length + 1 || memcmp(outcome.output, line, length) != 0 || outcome.output[length] != '\n')
+    if (outcome.length != length + 1 || memcmp(outcome.output, line, length) != 0 ||
+        outcome.output[length] != '\n')
         fail_msg("expected \"%s\", but the child wrote \"%s\"", line, outcome.output);
     assert_true(WIFSIGNALED(outcome.status));
     assert_int_equal(WTERMSIG(outcome.status), SIGABRT);
@@ -118,6 +122,15 @@ void threads_run(unsigned count, void (*body)(void *context, unsigned index), vo
     for (unsigned i = 0; i < count; i++)
         must(pthread_join(threads[i], NULL) == 0);
     pthread_barrier_destroy(&barrier);
+}
+
+void meet(struct meeting *meeting, unsigned count)
+{
+    unsigned arrival = atomic_fetch_add(&meeting->arrivals, 1);
+    unsigned all = (arrival / count + 1) * count;
+    for (unsigned spins = 0; atomic_load(&meeting->arrivals) < all; spins++)
+        if (spins % 1024 == 1023) /* the others may want this processor */
+            sched_yield();
 }
 
 /* ---- pages ---- */

@@ -1,9 +1,9 @@
 /*
- * Helpers of the unit tests: children whose last words are read, threads that begin together, pages looked at from
- * outside.
+ * Helpers of the unit tests: children whose last words are read, threads that begin together, pages looked at
+ * from outside.
  *
- * A child and a thread report through must(): cmocka's assertions work only in the thread that runs the test, and in a
- * child they would go on with the rest of the tests.
+ * A child and a thread report through must(): cmocka's assertions work only in the thread that runs the test,
+ * and in a child they would go on with the rest of the tests.
  */
 #ifndef TEST_UNIT_H
 #define TEST_UNIT_H
@@ -37,11 +37,12 @@
 #define UNIT_THREAD_SANITIZED 0
 #endif
 
-/* What cannot be seen on this machine passes, and says so. (cmocka's skip() is a failure to those who read its TAP.) */
-#define not_here(reason)                                                                                               \
-    do {                                                                                                               \
-        print_message("# not here: " reason "\n");                                                                     \
-        return;                                                                                                        \
+/* What cannot be seen on this machine passes, and says so. (cmocka's skip() is a failure to those who read
+ * its TAP.) */
+#define not_here(reason)                                                                                     \
+    do {                                                                                                     \
+        print_message("# not here: " reason "\n");                                                           \
+        return;                                                                                              \
     } while (0)
 
 /* ---- children ---- */
@@ -72,6 +73,12 @@ void lift_limit(void);
 
 /* Runs body in `count` threads that begin together; index is 0 … count - 1. Returns when all have ended. */
 void threads_run(unsigned count, void (*body)(void *context, unsigned index), void *context);
+
+/* A place where that many threads meet again and again, without sleeping: they leave it at the same time. */
+struct meeting {
+    _Atomic unsigned arrivals;
+};
+void meet(struct meeting *meeting, unsigned count);
 
 /* ---- pages ---- */
 

@@ -216,6 +216,7 @@ static void take_turns(void *context, unsigned index)
         must((summary.root[5] >> member / 4096 & 1) != 0);
         must(find(1U << 5) == member);
     }
+    meet(&meeting, TOGGLERS); /* the other has looked, too */
     if (index == (ROUNDS - 1) % TOGGLERS)
         summary_remove(&summary, 5, members_of_threads[index]);
 }

@@ -461,18 +461,12 @@ static void threads_claim_and_release_at_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(nothing_where_nothing_is_free),
-        TEST(a_new_arena_is_listed),
-        TEST(the_fullest_arena_serves_first),
-        TEST(rows_come_from_where_there_are_rows),
-        TEST(arenas_without_a_row_are_passed_over),
-        TEST(the_ledger_counts_dirt),
-        TEST(extending_takes_all_or_nothing),
-        TEST(the_housekeeper_holds_what_is_free),
-        TEST(an_arena_goes_and_comes_back),
-        TEST(an_arena_goes_for_good),
-        TEST(without_memory_for_an_arena),
-        TEST(a_fork_repairs_what_was_half_done),
+        TEST(nothing_where_nothing_is_free),        TEST(a_new_arena_is_listed),
+        TEST(the_fullest_arena_serves_first),       TEST(rows_come_from_where_there_are_rows),
+        TEST(arenas_without_a_row_are_passed_over), TEST(the_ledger_counts_dirt),
+        TEST(extending_takes_all_or_nothing),       TEST(the_housekeeper_holds_what_is_free),
+        TEST(an_arena_goes_and_comes_back),         TEST(an_arena_goes_for_good),
+        TEST(without_memory_for_an_arena),          TEST(a_fork_repairs_what_was_half_done),
         TEST(threads_claim_and_release_at_once),
     };
     return cmocka_run_group_tests(tests, begin, NULL);

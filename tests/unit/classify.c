@@ -9,6 +9,7 @@
 #include "unit.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static bool is_invalid(const void *pointer)
 {
@@ -68,6 +69,7 @@ static void raw_blocks(void **state)
     struct classified found = classify(block);
     assert_int_equal(found.kind, KIND_RAW);
     assert_int_equal(found.bytes, 9 * MIB);
+    memset(block, 0x40, 9 * MIB); /* whatever stands in it */
     check_inside(block, 9 * MIB, 64 * KIB);
     assert_true(is_invalid(block + 4 * MIB));
     assert_true(is_invalid(block + 8 * MIB));

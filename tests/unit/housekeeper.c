@@ -456,7 +456,8 @@ static void reclaim_gives_back_without_waiting(void **state)
     assert_int_equal(count_listed(another, 1), 1);
 }
 
-/* Threads that were publishing retired arenas when the process forked are gone: the arenas can still come back. */
+/* Threads that were publishing retired arenas when the process forked are gone: the arenas can still come
+ * back. */
 static void revive_after_fork(void *context)
 {
     struct arena **gone = context;

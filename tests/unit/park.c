@@ -201,7 +201,7 @@ static void a_heap_parked_for_a_tick_is_settled(void **state)
     heap->tick_ms = 1000000;
     tend();
     assert_int_equal(one->pool_slots, slots); /* it might be taken any moment */
-    another->tick_ms = heap->tick_ms - 1; /* its thread read the clock a little earlier */
+    another->tick_ms = heap->tick_ms - 1;     /* its thread read the clock a little earlier */
     for (unsigned i = 0; i < 3; i++) {
         park_tend(heap); /* not a tick later yet */
         park_tend(another);

@@ -4,9 +4,11 @@
  *
  * For the last the program runs itself, with an argument that says what to do instead of testing.
  */
+#include "arena/housekeeper.h"
 #include "heap/thread.h"
 #include "os/lock.h"
 #include "os/settings.h"
+#include "raw/raw.h"
 #include "tarn/tarn.h"
 #include "unit.h"
 
@@ -46,6 +48,8 @@ static void handler(void)
         (void)tarn_malloc_trim(0);
 }
 
+static void probe_locks(void);
+
 /* Before the library registers its own: these run while it holds its locks. */
 static void register_handlers(int count, char **arguments, char **environment)
 {
@@ -53,6 +57,7 @@ static void register_handlers(int count, char **arguments, char **environment)
     (void)arguments;
     (void)environment;
     pthread_atfork(handler, handler, handler);
+    pthread_atfork(probe_locks, probe_locks, NULL);
 }
 
 __attribute__((used, section(".preinit_array"))) static void (*const registers_handlers)(
@@ -172,6 +177,77 @@ static void handlers_may_trim(void **state)
     assert_int_equal(pthread_join(collector, NULL), 0);
 }
 
+/* ---- locks ---- */
+
+static unsigned probes_asked;
+static _Atomic unsigned probes_answered;
+static _Atomic bool probing;
+
+static void *probe_raw(void *argument)
+{
+    (void)argument;
+    (void)raw_totals();
+    probes_answered++;
+    return NULL;
+}
+
+static void *probe_late_heap(void *argument)
+{
+    (void)argument;
+    if (thread_late_heap() != NULL)
+        thread_late_done();
+    probes_answered++;
+    return NULL;
+}
+
+static void *probe_housekeeper(void *argument)
+{
+    (void)argument;
+    (void)housekeeper_trim(0);
+    probes_answered++;
+    return NULL;
+}
+
+static pthread_t probes[3];
+
+/* In a handler of the program, between those of the library: other threads wait for all three locks. */
+static void probe_locks(void)
+{
+    static void *(*const all[3])(void *) = {probe_raw, probe_late_heap, probe_housekeeper};
+    if (!probing)
+        return;
+    if (probes_asked == 0)
+        for (; probes_asked < 3; probes_asked++)
+            must(pthread_create(&probes[probes_asked], NULL, all[probes_asked], NULL) == 0);
+    sleep_ms(30);
+    must(probes_answered == 0);
+}
+
+static void return_at_once(void *context)
+{
+    struct arena *arena = context;
+    must(arena->publishing == 0); /* of a thread that is no more */
+    (void)raw_totals();
+    must(thread_late_heap() != NULL);
+    thread_late_done();
+}
+
+static void all_locks_are_held_around_a_fork(void **state)
+{
+    (void)state;
+    void *block = tarn_malloc(100);
+    struct arena *arena = arena_of(block);
+    atomic_store(&arena->publishing, 1);
+    probing = true;
+    child_must_succeed(return_at_once, arena);
+    probing = false;
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(pthread_join(probes[i], NULL), 0);
+    assert_int_equal(probes_answered, 3);
+    atomic_store(&arena->publishing, 0);
+    tarn_free(block);
+}
+
 static void fork_again(void *context)
 {
     unsigned depth = *(const unsigned *)context;
@@ -217,6 +293,11 @@ static void trim_says_what_it_did(void **state)
     assert_int_equal(tarn_malloc_trim(0), 1);
     if (!UNIT_SANITIZED)
         assert_true(resident_bytes() + 17 * MIB < full);
+    struct heap *heap = thread_heap();
+    assert_int_equal(heap->empty_slots + heap->run_slots + heap->span_slots, 0);
+    assert_int_equal(tarn_malloc_trim(0), 0);
+    tarn_free(tarn_malloc(8 * MIB)); /* cached is reason enough */
+    assert_int_equal(tarn_malloc_trim(0), 1);
     assert_int_equal(tarn_malloc_trim(0), 0);
 }
 
@@ -270,6 +351,7 @@ int main(int count, char **arguments)
         cmocka_unit_test_setup_teardown(children_of_a_busy_process_work, start_threads, stop_threads),
         cmocka_unit_test_setup_teardown(handlers_may_allocate, start_threads, stop_threads),
         cmocka_unit_test_setup_teardown(handlers_may_trim, start_threads, stop_threads),
+        cmocka_unit_test(all_locks_are_held_around_a_fork),
         cmocka_unit_test(children_of_children),
         cmocka_unit_test(trim_says_what_it_did),
         cmocka_unit_test(the_environment_asks_for_more),

@@ -190,6 +190,25 @@ static void cut_and_extended(void)
     }
 }
 
+/* Filled to its end by moved pages, and made longer after that. */
+static void filled_and_extended(void)
+{
+    struct raw_piece one = dirty_piece(3, 3, 30);
+    struct raw_piece piece = dirty_piece(10, 2, 31);
+    struct raw_piece tail;
+    struct raw_piece target = map_piece(12);
+    raw_piece_cut(&piece, 5 * page, &tail);
+    must(raw_piece_move_into(&one, &piece));
+    raw_piece_unmap(&tail);
+    must(raw_piece_extend(&piece, 4 * page));
+    must(raw_piece_is_valid(&piece));
+    piece.dirty_bytes = piece.bytes;
+    must(raw_piece_move_into(&piece, &target));
+    must(pattern_holds(target.address, 2 * page, 31));
+    must(pattern_holds(target.address + 2 * page, 3 * page, 30));
+    raw_piece_unmap(&target);
+}
+
 /* Never more parts than there is room for: then the move is declined, and nothing has changed. */
 static void too_many(void)
 {
@@ -339,6 +358,7 @@ IN_CHILD(moves)
 IN_CHILD(copies)
 IN_CHILD(assembled)
 IN_CHILD(cut_and_extended)
+IN_CHILD(filled_and_extended)
 IN_CHILD(too_many)
 IN_CHILD(any_order)
 
@@ -382,6 +402,7 @@ int main(void)
         cmocka_unit_test(too_many_in_child),
         cmocka_unit_test(any_order_in_child),
         cmocka_unit_test(cut_and_extended_in_child),
+        cmocka_unit_test(filled_and_extended_in_child),
         cmocka_unit_test(damage_is_seen),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

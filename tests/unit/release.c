@@ -297,8 +297,10 @@ static void invalid_pointers(void **state)
     char line[256];
     char *run = tarn_malloc(100000);
     char *raw = tarn_malloc(9 * MIB);
-    char *pointers[] = {run + 16, run + SLOT_BYTES, run + 99984,
-                        raw + 16, raw + 4 * MIB,    (char *)raw - 4 * MIB};
+    memset(raw, 0x10, 9 * MIB); /* as if there were slots and pools of 288-byte blocks */
+    char *like_a_block = raw + 28 * SLOT_BYTES + 3 * 288;
+    char *pointers[] = {run + 16,     run + SLOT_BYTES, run + 99984,  raw + 16,
+                        like_a_block, raw + 4 * MIB,    raw - 4 * MIB};
     for (unsigned i = 0; i < sizeof pointers / sizeof pointers[0]; i++) {
         if (classify(pointers[i]).kind != KIND_INVALID)
             continue; /* something of the process's stands there */

@@ -24,6 +24,7 @@ static size_t smaller(size_t a, size_t b)
 static void contents_survive_every_change(void **state)
 {
     (void)state;
+    struct tarn_mallinfo2_result before = tarn_mallinfo2();
     for (size_t from = 0; from < SIZES; from++) {
         for (size_t to = 0; to < SIZES; to++) {
             char *block = tarn_malloc(sizes[from]);
@@ -39,6 +40,8 @@ static void contents_survive_every_change(void **state)
             tarn_free(resized);
         }
     }
+    assert_int_equal(tarn_mallinfo2().uordblks, before.uordblks); /* no old block was forgotten */
+    assert_int_equal(tarn_mallinfo2().hblks, before.hblks);
 }
 
 /* Step by step up and down, as a vector does. */
@@ -96,6 +99,7 @@ static void small_sizes_get_small_blocks(void **state)
             void *block = tarn_realloc(tarn_malloc(sizes[from]), sizes[to]);
             size_t usable = tarn_malloc_usable_size(block);
             struct classified found = classify(block);
+            assert_true(sizes[to] > settings.run_threshold_bytes || found.kind == KIND_POOL);
             if (found.kind == KIND_POOL)
                 assert_true(usable <= 2 * sizes[to] + 16);
             else if (found.kind == KIND_RUN)

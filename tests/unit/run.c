@@ -117,6 +117,18 @@ static void kept_runs_are_bounded(void **state)
             slots += heap->runs[k].run != NULL ? heap->runs[k].slots : 0;
         assert_int_equal(heap->run_slots, slots);
     }
+    /* So many short ones that the places run out first. */
+    for (unsigned i = 0; i < 40; i++)
+        runs[i] = take(SLOT_BYTES);
+    slot_cache_flush(heap);
+    struct ledger before = arena_list_ledger();
+    for (unsigned i = 0; i < 40; i++) {
+        assert_true(run_free(heap, runs[i]));
+        assert_true(heap->run_slots <= RUNS_KEPT);
+    }
+    run_flush(heap);
+    slot_cache_flush(heap);
+    assert_int_equal(arena_list_ledger().held_slots, before.held_slots - 40);
     char *longest = take(RUN_BYTES_MOST);
     assert_true(run_free(heap, longest));
     assert_int_equal(heap->run_slots, SPAN_SLOTS_MOST);

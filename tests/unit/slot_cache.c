@@ -9,6 +9,7 @@
 #include "arena/housekeeper.h"
 #include "base/bits.h"
 #include "heap/park.h"
+#include "heap/run.h"
 #include "os/map.h"
 #include "unit.h"
 
@@ -184,10 +185,11 @@ static void groups_of_one_word_are_one(void **state)
 static void what_is_kept_is_bounded(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < 16; i++)
-        put(claim(1 + i % 3, UINT64_C(0xf) << 4 * (i / 3)), true);
     assert_int_equal(heap_may_keep_slots(heap), KEPT_SLOTS_LEAST);
-    assert_true(heap->span_slots <= KEPT_SLOTS_LEAST);
+    for (unsigned i = 0; i < 16; i++) {
+        put(claim(1 + i % 3, UINT64_C(0xf) << 4 * (i / 3)), true);
+        assert_true(heap->span_slots <= KEPT_SLOTS_LEAST);
+    }
     assert_true(heap->span_slots >= KEPT_SLOTS_LEAST / 2);
     heap->pool_slots = 100;
     for (unsigned i = 0; i < 16; i++)
@@ -343,6 +345,23 @@ static void own_empty_pools_are_taken_apart(void **state)
     heap_close_empty_pools(heap);
 }
 
+/* So are freed runs that it keeps. */
+static void own_kept_runs_are_taken_apart(void **state)
+{
+    (void)state;
+    bool zeroed;
+    void *run = run_malloc(heap, 8 * SLOT_BYTES, &zeroed);
+    assert_non_null(run);
+    assert_true(run_free(heap, run));
+    assert_int_equal(heap->run_slots, 8);
+    uint32_t before = held();
+    struct span span = take(4);
+    assert_ptr_equal(arena_slot_address(span.arena, span_first_slot(&span)), run);
+    assert_true(held() <= before);
+    assert_int_equal(heap->run_slots, 0);
+    put(span, true);
+}
+
 static void retired_arenas_come_back_first(void **state)
 {
     (void)state;
@@ -403,6 +422,36 @@ static void in_need_other_layers_are_asked(void **state)
     child_must_succeed(take_in_need, NULL);
 }
 
+#define PARKED 21U
+
+/* One of many parked heaps has slots to spare, further away than a harvest looks. */
+static void take_from_far_away(void *context)
+{
+    struct heap *parked[PARKED];
+    struct heap *rich = NULL;
+    bool zeroed;
+    for (unsigned i = 0; i < PARKED; i++)
+        must((parked[i] = park_take()) != NULL);
+    rich = parked[*(const unsigned *)context];
+    void *run = run_malloc(rich, 8 * SLOT_BYTES, &zeroed);
+    must(run != NULL);
+    slot_cache_flush(rich);
+    take_all_there_is();
+    must(run_free(rich, run));
+    for (unsigned i = 0; i < PARKED; i++)
+        park_leave(parked[i]);
+    limit_address_space(0);
+    struct span span;
+    must(slot_cache_take(heap, 8, CLASS_COUNT, &span));
+}
+
+static void in_need_all_parked_heaps_are_asked(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < PARKED; i += PARKED / 2)
+        child_must_succeed(take_from_far_away, &i);
+}
+
 /* ---- any order ---- */
 
 static void any_order(void **state)
@@ -450,8 +499,10 @@ int main(void)
         TEST_ALL(a_pool_of_a_parked_heap_will_do),
         TEST_ALL(a_block_of_a_parked_heap_will_do),
         TEST(own_empty_pools_are_taken_apart),
+        TEST(own_kept_runs_are_taken_apart),
         TEST_ALL(retired_arenas_come_back_first),
         TEST(in_need_other_layers_are_asked),
+        TEST(in_need_all_parked_heaps_are_asked),
         TEST(any_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

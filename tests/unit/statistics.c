@@ -39,6 +39,7 @@ static void collect(struct statistics *statistics)
                      statistics->arenas * 256);
     assert_true(statistics->dirty_slots <= statistics->free_slots);
     assert_true(statistics->heaps_parked <= statistics->heaps);
+    assert_int_equal(thread_heap()->reader->sections % 2, 0); /* it does not stay inside */
 }
 
 /* Nothing kept back, so that the next numbers are those of the pattern alone. */

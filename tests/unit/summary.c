@@ -196,8 +196,8 @@ static void writers_at_once_leave_it_consistent(void **state)
 
 static struct meeting meeting;
 
-/* In each round one thread removes its member while the other adds one, in the same leaf or beside it in the same middle
- * word: the bits above must be left, or put back, for the one that is there now. */
+/* In each round one thread removes its member while the other adds one, in the same leaf or beside it in the
+ * same middle word: the bits above must be left, or put back, for the one that is there now. */
 static void take_turns(void *context, unsigned index)
 {
     const uint32_t *members_of_threads = context;

@@ -4,6 +4,7 @@
  */
 #include "heap/tick.h"
 
+#include "arena/arena_list.h"
 #include "arena/housekeeper.h"
 #include "heap/mailbox.h"
 #include "heap/park.h"
@@ -203,6 +204,31 @@ static void kept_slots_age_with_the_ticks(void **state)
     assert_int_equal(heap->span_slots, 0);
 }
 
+/* What others left behind is seen to as well: parked heaps, and dirty slots. */
+static void a_heartbeat_keeps_house(void **state)
+{
+    (void)state;
+    bool zeroed;
+    struct heap *parked = park_take();
+    struct block *empty = block_of(parked, 20000);
+    heap_free_own(pool_of(empty), empty);
+    park_leave(parked);
+    assert_true(run_free(heap, run_malloc(heap, 100000, &zeroed)));
+    run_flush(heap);
+    slot_cache_flush(heap);
+    assert_true(arena_list_ledger().dirty_slots > 0);
+    settings.purge_delay_ms = 40;
+    for (unsigned i = 0; i < 100 && (parked->pool_slots > 0 || arena_list_ledger().dirty_slots > 0); i++) {
+        heap->tick_ms = 0;
+        tick_heartbeat(heap);
+        sleep_ms(30);
+    }
+    settings.purge_delay_ms = 1000;
+    assert_int_equal(parked->pool_slots, 0);
+    assert_int_equal(parked->span_slots, 0);
+    assert_int_equal(arena_list_ledger().dirty_slots, 0);
+}
+
 static void in_need_everything_is_given_back(void **state)
 {
     (void)state;
@@ -225,6 +251,7 @@ static void in_need_everything_is_given_back(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(a_heartbeat_keeps_house), /* before others put the housekeeper's next round off */
         TEST(a_busy_heap_doubles_its_budget),
         TEST(an_idle_heap_starts_again_with_the_least),
         TEST(soon_means_a_small_budget),

@@ -13,6 +13,7 @@
 #include "unit.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -68,12 +69,22 @@ __attribute__((used, section(".preinit_array"))) static void (*const registers_h
 #define THREADS 3U
 
 static _Atomic bool finished;
+static _Atomic unsigned started;
 static _Atomic(char *) passed[256];
 static pthread_t threads[THREADS];
+
+/* A thread that starts holds locks that are not this library's, and that no handler takes: of a sanitizer's
+ * allocator, of liburcu's start. A child made at that moment would wait for them for ever. */
+static void wait_until_started(unsigned count)
+{
+    while (started < count)
+        sched_yield();
+}
 
 static void *be_busy(void *argument)
 {
     struct random random = {(uintptr_t)argument};
+    started++;
     while (!finished) {
         size_t bytes = 16 + random_size(&random) % (600 * KIB);
         char *block = tarn_malloc(bytes);
@@ -92,9 +103,11 @@ static int start_threads(void **state)
 {
     (void)state;
     finished = false;
+    started = 0;
     for (uintptr_t i = 0; i < THREADS; i++)
         if (pthread_create(&threads[i], NULL, be_busy, (void *)(i + 1)) != 0)
             return -1;
+    wait_until_started(THREADS);
     return 0;
 }
 
@@ -160,6 +173,8 @@ static void handlers_may_allocate(void **state)
 static void *collect(void *argument)
 {
     (void)argument;
+    (void)tarn_mallinfo2();
+    started++;
     while (!finished)
         (void)tarn_mallinfo2();
     return NULL;
@@ -170,6 +185,7 @@ static void handlers_may_trim(void **state)
     (void)state;
     pthread_t collector;
     assert_int_equal(pthread_create(&collector, NULL, collect, NULL), 0);
+    wait_until_started(THREADS + 1);
     handlers_trim = true;
     for (unsigned i = 0; i < 8; i++)
         child_must_succeed(live_on, NULL);

@@ -145,7 +145,7 @@ static void what_is_not_dirty_is_zero(void)
 {
     struct random random = {3};
     char *held[4] = {NULL};
-    for (unsigned step = 0; step < 400; step++) {
+    for (unsigned step = 0; step < TURNS(400); step++) {
         char **one = &held[random_below(&random, 4)];
         if (*one == NULL) {
             *one = take(512 * KIB + random_below(&random, 3 * MIB), 0);
@@ -307,8 +307,8 @@ static void any_order(void)
     struct random random = {11};
     char *held[5] = {NULL};
     size_t bytes[5];
-    for (unsigned step = 0; step < 1500; step++) {
-        settings.huge_pages = (enum huge_pages)(step / 400);
+    for (unsigned step = 0; step < TURNS(1500); step++) {
+        settings.huge_pages = (enum huge_pages)(step / TURNS(400));
         unsigned i = (unsigned)random_below(&random, 5);
         size_t wanted = 512 * KIB + random_below(&random, 9 * MIB);
         size_t choice = random_below(&random, 4);
@@ -342,7 +342,7 @@ static struct meeting meeting;
 static void free_it_too(void *context, unsigned index)
 {
     (void)context;
-    for (unsigned i = 0; i < 3000; i++) {
+    for (unsigned i = 0; i < TURNS(3000); i++) {
         if (index == 0)
             shared_block = take(MIB, 0);
         meet(&meeting, FREERS);
@@ -367,7 +367,7 @@ static void work(void *context, unsigned index)
     size_t bytes[3];
     size_t dirty;
     (void)context;
-    for (unsigned step = 0; step < 400; step++) {
+    for (unsigned step = 0; step < TURNS(400); step++) {
         unsigned i = (unsigned)random_below(&random, 3);
         size_t wanted = 512 * KIB + random_below(&random, 3 * MIB);
         uint64_t tag = index * 16 + i;

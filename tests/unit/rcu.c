@@ -302,7 +302,7 @@ static void no_sample_without_the_barrier(void **state)
 
 /* ---- the promise itself: what was unpublished before the sample is not read after the grace period ---- */
 
-#define OBJECTS 400U
+#define OBJECTS 150U
 
 static _Atomic(_Atomic int *) current;
 static _Atomic int objects[OBJECTS]; /* 1 live, 0 gone */

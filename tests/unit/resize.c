@@ -204,7 +204,7 @@ static void any_order(void **state)
     struct random random = {2};
     static char *held[64];
     static size_t bytes[64];
-    for (unsigned step = 0; step < 6000; step++) {
+    for (unsigned step = 0; step < TURNS(6000); step++) {
         size_t i = random_below(&random, 64);
         size_t wanted = 8 + random_size(&random) / 8 * 8;
         held[i] = tarn_realloc(held[i], wanted);

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -135,9 +136,15 @@ void meet(struct meeting *meeting, unsigned count)
 
 /* ---- pages ---- */
 
+/* The kernel's, whatever a test makes the library believe. */
 static size_t page_bytes(void)
 {
-    return (size_t)sysconf(_SC_PAGESIZE);
+    return (size_t)getauxval(AT_PAGESZ);
+}
+
+size_t pages_of(size_t bytes)
+{
+    return (bytes + page_bytes() - 1) / page_bytes();
 }
 
 static void *page_of(const void *address)

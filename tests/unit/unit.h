@@ -45,6 +45,9 @@
         return;                                                                                              \
     } while (0)
 
+/* Fewer turns where each access to memory is watched. */
+#define TURNS(count) (UNIT_THREAD_SANITIZED ? (count) / 8 : (count))
+
 /* ---- children ---- */
 
 /* How a child ended, and what it had written to stderr. */
@@ -84,6 +87,9 @@ void meet(struct meeting *meeting, unsigned count);
 
 bool page_is_mapped(const void *address);
 bool page_is_resident(const void *address);
+
+/* How many pages so many bytes are. */
+size_t pages_of(size_t bytes);
 
 /* Resident pages among those that hold the bytes; all of them are mapped. */
 size_t pages_resident(const void *address, size_t bytes);

@@ -16,9 +16,6 @@
 #define RECORD_CHUNK_BYTES ((size_t)64 << 10)
 #define HUGE_PAGE_BYTES    ((size_t)2 << 20)
 
-/* Smaller pieces are not worth a system call: faulting in 16 pages takes about 20 us, moving them 2 us. */
-#define PIECE_LEAST_BYTES ((size_t)64 << 10)
-
 /* Pieces moved into one new block at most. */
 #define MOVES_MOST 4U
 
@@ -158,10 +155,10 @@ static bool take_whole(size_t bytes, size_t alignment, struct raw_piece *piece)
     return taken;
 }
 
-static bool take_part(size_t bytes, size_t least_bytes, size_t alignment, struct raw_piece *piece)
+static bool take_pages(size_t bytes, struct raw_piece *piece)
 {
     lock_acquire(&raw_lock);
-    bool taken = raw_cache_take_part(bytes, least_bytes, alignment, piece);
+    bool taken = raw_cache_take_pages(bytes, piece);
     lock_release(&raw_lock);
     return taken;
 }
@@ -173,10 +170,8 @@ static void fill_from_cache(struct raw_piece *piece, size_t end_bytes)
     for (unsigned moves = 0; moves < MOVES_MOST; moves++) {
         size_t room = bits_align_down(end_bytes, map_page_bytes()) - piece->dirty_bytes;
         struct raw_piece source;
-        if (end_bytes < piece->dirty_bytes + PIECE_LEAST_BYTES ||
-            !take_part(room, PIECE_LEAST_BYTES, 1, &source))
+        if (end_bytes < piece->dirty_bytes + PIECE_LEAST_BYTES || !take_pages(room, &source))
             return;
-        keep_tail(&source, room);
         if (source.bytes > room) {
             struct raw_piece rest;
             raw_piece_cut(&source, room, &rest);
@@ -189,24 +184,49 @@ static void fill_from_cache(struct raw_piece *piece, size_t end_bytes)
     }
 }
 
-/* All of the piece is dirty, and stays so: what is new comes from the cache as far as `end_bytes`. */
+/* Takes back what lies behind the piece, if it is cached. */
+static void join_tail(struct raw_piece *piece)
+{
+    struct raw_piece tail;
+    lock_acquire(&raw_lock);
+    bool taken = raw_cache_take_at(piece->address + piece->bytes, &tail);
+    lock_release(&raw_lock);
+    if (taken && !raw_piece_join(piece, &tail))
+        keep_piece(&tail);
+}
+
+/* Fresh addresses for the rest, behind the piece or elsewhere. */
+static bool lengthen(struct raw_piece *piece, size_t bytes)
+{
+    if (raw_piece_extend(piece, bytes - piece->bytes))
+        return true;
+    struct raw_piece longer;
+    if (!map_fresh(bytes, GRANULE_BYTES, &longer))
+        return false;
+    if (!address_index_set(longer.address, ADDRESS_NOTHING)) { /* no memory to enter it later */
+        raw_piece_unmap(&longer);
+        return false;
+    }
+    if (!raw_piece_move_into(piece, &longer))
+        raw_piece_copy_into(piece, &longer);
+    *piece = longer;
+    return true;
+}
+
+/* All of the piece is dirty, and stays so: what is new comes from the cache as far as `end_bytes`. False
+ * without memory; the piece is usable then, and no shorter. */
 static bool grow_piece(struct raw_piece *piece, size_t bytes, size_t end_bytes)
 {
     piece->dirty_bytes = piece->bytes;
-    if (!raw_piece_extend(piece, bytes - piece->bytes)) {
-        struct raw_piece longer;
-        if (!map_fresh(bytes, GRANULE_BYTES, &longer))
+    join_tail(piece);
+    if (piece->bytes < end_bytes) {
+        piece->dirty_bytes = piece->bytes;
+        if (!lengthen(piece, bytes))
             return false;
-        if (!address_index_set(longer.address, ADDRESS_NOTHING)) { /* no memory to enter it later */
-            raw_piece_unmap(&longer);
-            return false;
-        }
-        if (!raw_piece_move_into(piece, &longer))
-            raw_piece_copy_into(piece, &longer);
-        *piece = longer;
     }
     advise(piece); /* what is new must be like what is old, or the kernel keeps them apart */
     fill_from_cache(piece, end_bytes);
+    keep_tail(piece, bytes);
     return true;
 }
 
@@ -214,7 +234,12 @@ static bool grow_piece(struct raw_piece *piece, size_t bytes, size_t end_bytes)
  * longer. */
 static bool take_and_grow(size_t bytes, size_t alignment, struct raw_piece *piece)
 {
-    if (alignment != GRANULE_BYTES || !take_part(SIZE_MAX, bytes / 2, alignment, piece))
+    if (alignment != GRANULE_BYTES)
+        return false;
+    lock_acquire(&raw_lock);
+    bool taken = raw_cache_take_largest(bytes / 2, alignment, piece);
+    lock_release(&raw_lock);
+    if (!taken)
         return false;
     size_t want = bytes_to_map(bytes);
     if (piece->bytes >= want || grow_piece(piece, want, bytes))

@@ -1,5 +1,7 @@
 #include "raw/raw_cache.h"
 
+#include "arena/address_index.h"
+
 struct entry {
     struct raw_piece piece;
     uint64_t put_ms;
@@ -20,6 +22,11 @@ size_t raw_cache_count(void)
     return count;
 }
 
+static bool is_aligned(const struct raw_piece *piece, size_t alignment)
+{
+    return ((uintptr_t)piece->address & (alignment - 1)) == 0;
+}
+
 static struct raw_piece take_out(size_t index)
 {
     struct raw_piece piece = entries[index].piece;
@@ -30,65 +37,125 @@ static struct raw_piece take_out(size_t index)
     return piece;
 }
 
+/* ---- putting ---- */
+
+static bool join(struct raw_piece *piece, const struct raw_piece *tail)
+{
+    return piece->address + piece->bytes == tail->address && !is_aligned(tail, GRANULE_BYTES) &&
+           raw_piece_join(piece, tail);
+}
+
+/* Takes out what can be joined with the piece. */
+static void join_neighbours(struct raw_piece *piece)
+{
+    for (size_t i = 0; i < count;) {
+        struct raw_piece other = entries[i].piece;
+        if (join(&other, piece))
+            *piece = other;
+        else if (!join(piece, &entries[i].piece)) {
+            i++;
+            continue;
+        }
+        take_out(i);
+    }
+}
+
 bool raw_cache_put(const struct raw_piece *piece, uint64_t now_ms, size_t bytes_most)
 {
-    if (count == RAW_CACHE_PIECES || total_bytes + piece->bytes > bytes_most)
+    if (total_bytes + piece->bytes > bytes_most)
         return false;
-    entries[count++] = (struct entry){*piece, now_ms};
-    total_bytes += piece->bytes;
+    struct raw_piece joined = *piece;
+    join_neighbours(&joined);
+    if (count == RAW_CACHE_PIECES) /* so nothing was joined */
+        return false;
+    entries[count++] = (struct entry){joined, now_ms};
+    total_bytes += joined.bytes;
     return true;
 }
 
-static bool is_aligned(const struct raw_piece *piece, size_t alignment)
-{
-    return ((uintptr_t)piece->address & (alignment - 1)) == 0;
-}
+/* ---- taking ---- */
 
-/* The smallest fitting entry, the youngest of equals; `count` when there is none. */
-static size_t best_fit(size_t bytes, size_t alignment)
+enum place { ANYWHERE, NO_GRANULE };
+
+/* The smallest of at least `bytes`, the youngest of equals; `count` when there is none. */
+static size_t smallest(size_t bytes, size_t alignment, enum place place)
 {
-    size_t best = count;
+    size_t found = count;
     for (size_t i = 0; i < count; i++) {
         const struct raw_piece *piece = &entries[i].piece;
-        if (piece->bytes < bytes || !is_aligned(piece, alignment))
+        if (piece->bytes < bytes || !is_aligned(piece, alignment) ||
+            (place == NO_GRANULE && is_aligned(piece, GRANULE_BYTES)))
             continue;
-        if (best == count || piece->bytes <= entries[best].piece.bytes)
-            best = i;
+        if (found == count || piece->bytes <= entries[found].piece.bytes)
+            found = i;
     }
-    return best;
+    return found;
+}
+
+/* The largest of at least `least_bytes`, the youngest of equals. */
+static size_t largest(size_t least_bytes, size_t alignment, enum place place)
+{
+    size_t found = count;
+    size_t most = least_bytes;
+    for (size_t i = 0; i < count; i++) {
+        const struct raw_piece *piece = &entries[i].piece;
+        if (piece->bytes < most || !is_aligned(piece, alignment) ||
+            (place == NO_GRANULE && is_aligned(piece, GRANULE_BYTES)))
+            continue;
+        most = piece->bytes;
+        found = i;
+    }
+    return found;
+}
+
+static bool take_found(size_t index, struct raw_piece *piece)
+{
+    if (index == count)
+        return false;
+    *piece = take_out(index);
+    return true;
 }
 
 bool raw_cache_take_whole(size_t bytes, size_t alignment, struct raw_piece *piece)
 {
-    size_t best = best_fit(bytes, alignment);
-    if (best == count)
+    return take_found(smallest(bytes, alignment, ANYWHERE), piece);
+}
+
+bool raw_cache_take_largest(size_t least_bytes, size_t alignment, struct raw_piece *piece)
+{
+    return take_found(largest(least_bytes, alignment, ANYWHERE), piece);
+}
+
+static size_t best_source(size_t bytes, enum place place)
+{
+    size_t found = smallest(bytes, 1, place);
+    return found < count ? found : largest(PIECE_LEAST_BYTES, 1, place);
+}
+
+bool raw_cache_take_pages(size_t bytes, struct raw_piece *piece)
+{
+    size_t found = best_source(bytes, NO_GRANULE);
+    if (found == count)
+        found = best_source(bytes, ANYWHERE);
+    if (found == count)
         return false;
-    *piece = take_out(best);
+    struct raw_piece *kept = &entries[found].piece;
+    if (kept->bytes < bytes + PIECE_LEAST_BYTES)
+        return take_found(found, piece);
+    raw_piece_cut(kept, kept->bytes - bytes, piece);
+    total_bytes -= bytes;
     return true;
 }
 
-bool raw_cache_take_part(size_t bytes, size_t least_bytes, size_t alignment, struct raw_piece *piece)
+bool raw_cache_take_at(const char *address, struct raw_piece *piece)
 {
-    size_t best = best_fit(bytes, alignment);
-    if (best == count) {
-        size_t most = least_bytes;
-        for (size_t i = 0; i < count; i++) {
-            if (entries[i].piece.bytes >= most && is_aligned(&entries[i].piece, alignment)) {
-                most = entries[i].piece.bytes;
-                best = i;
-            }
-        }
-    }
-    if (best == count)
-        return false;
-    *piece = take_out(best);
-    return true;
+    for (size_t i = 0; i < count; i++)
+        if (entries[i].piece.address == address)
+            return take_found(i, piece);
+    return false;
 }
 
 bool raw_cache_take_older(uint64_t then_ms, struct raw_piece *piece)
 {
-    if (count == 0 || entries[0].put_ms > then_ms)
-        return false;
-    *piece = take_out(0);
-    return true;
+    return count > 0 && entries[0].put_ms <= then_ms && take_found(0, piece);
 }

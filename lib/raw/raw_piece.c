@@ -18,7 +18,8 @@ void raw_piece_unmap(const struct raw_piece *piece)
     map_count_add(1 - (long)piece->parts);
 }
 
-static void cut_parts(struct raw_piece *piece, size_t bytes, struct raw_piece *tail)
+/* Returns whether the cut goes through a part. */
+static bool cut_parts(struct raw_piece *piece, size_t bytes, struct raw_piece *tail)
 {
     uint32_t kept = 0;
     while (piece->part_end[kept] < bytes)
@@ -31,6 +32,7 @@ static void cut_parts(struct raw_piece *piece, size_t bytes, struct raw_piece *t
     piece->part_end[kept] = bytes;
     piece->parts = kept + 1;
     piece->moved |= !(splits && in_last); /* not known of another part */
+    return splits;
 }
 
 void raw_piece_cut(struct raw_piece *piece, size_t bytes, struct raw_piece *tail)
@@ -41,26 +43,54 @@ void raw_piece_cut(struct raw_piece *piece, size_t bytes, struct raw_piece *tail
         .bytes = piece->bytes - bytes,
         .dirty_bytes = piece->dirty_bytes > bytes ? piece->dirty_bytes - bytes : 0,
         .moved = piece->moved,
+        .cut_end = piece->cut_end,
     };
+    bool splits = true;
     if (map_moves_several()) {
         uint32_t parts = piece->parts;
         piece->parts = 1 + (uint32_t)((parts - 1) * (bytes >> 12) / (piece->bytes >> 12));
         tail->parts = parts + 1 - piece->parts;
         map_count_add(1);
     } else {
-        cut_parts(piece, bytes, tail);
+        splits = cut_parts(piece, bytes, tail);
     }
+    piece->cut_end = splits;
+    tail->cut_begin = splits;
     piece->bytes = bytes;
     if (piece->dirty_bytes > bytes)
         piece->dirty_bytes = bytes;
     CHECK(raw_piece_is_valid(piece) && raw_piece_is_valid(tail));
 }
+
+bool raw_piece_join(struct raw_piece *piece, const struct raw_piece *tail)
+{
+    CHECK(piece->address + piece->bytes == tail->address);
+    uint32_t shared = piece->cut_end && tail->cut_begin ? 1 : 0;
+    uint32_t parts = piece->parts + tail->parts - shared;
+    if (!map_moves_several()) {
+        if (parts > PARTS_MOST)
+            return false;
+        for (uint32_t part = 0; part < tail->parts; part++)
+            piece->part_end[piece->parts - shared + part] = piece->bytes + tail->part_end[part];
+    }
+    map_count_add(-(long)shared);
+    piece->parts = parts;
+    if (tail->dirty_bytes > 0)
+        piece->dirty_bytes = piece->bytes + tail->dirty_bytes;
+    piece->bytes += tail->bytes;
+    piece->moved = tail->moved;
+    piece->cut_end = tail->cut_end;
+    CHECK(raw_piece_is_valid(piece));
+    return true;
+}
+
 bool raw_piece_extend(struct raw_piece *piece, size_t bytes)
 {
     if ((piece->moved && piece->parts >= PARTS_MOST && !map_moves_several()) ||
         !map_extend(piece->address + piece->bytes, bytes))
         return false;
     piece->bytes += bytes;
+    piece->cut_end = false;
     if (piece->moved) {
         piece->parts++;
         piece->moved = false;
@@ -79,6 +109,7 @@ bool raw_piece_move_into(const struct raw_piece *from, struct raw_piece *to)
         to->dirty_bytes += from->bytes;
         to->parts += from->parts;
         to->moved = to->dirty_bytes == to->bytes;
+        to->cut_end &= !to->moved;
         return true;
     }
     bool fills = to->dirty_bytes + from->bytes == to->bytes;
@@ -102,6 +133,7 @@ bool raw_piece_move_into(const struct raw_piece *from, struct raw_piece *to)
     map_count_add((long)after - (long)to->parts - (long)from->parts);
     to->parts = after;
     to->moved = fills;
+    to->cut_end &= !fills;
     to->dirty_bytes += from->bytes;
     CHECK(raw_piece_is_valid(to));
     return true;

@@ -11,6 +11,10 @@
  * has several parts. Where the kernel moves several mappings at once (map_moves_several), only their number
  * is kept, as an estimate.
  *
+ * Two pieces that were one and still touch are joined again without a system call. Whether one mapping goes
+ * through their border is known from the cut: it set cut_end of the one and cut_begin of the other, and what
+ * puts other pages at the end of a piece takes cut_end back.
+ *
  * Equations: 1 <= parts; dirty_bytes <= bytes; and, where part_end is kept, parts <= PARTS_MOST and
  * 0 < part_end[0] < … < part_end[parts - 1] == bytes. The sum of all parts is what this room adds to
  * map_count() (os/map).
@@ -31,7 +35,9 @@ struct raw_piece {
     size_t bytes;
     size_t dirty_bytes;
     uint32_t parts;
-    bool moved; /* the last part holds moved pages: fresh ones behind it are a part of their own */
+    bool moved;     /* the last part holds moved pages: fresh ones behind it are a part of their own */
+    bool cut_begin; /* a cut inside a mapping made this beginning */
+    bool cut_end;   /* and this end */
     size_t part_end[PARTS_MOST];
 };
 
@@ -43,6 +49,10 @@ void raw_piece_unmap(const struct raw_piece *piece);
 
 /* Makes the piece `bytes` long, 0 < bytes < piece->bytes; the rest becomes a piece of its own. */
 void raw_piece_cut(struct raw_piece *piece, size_t bytes, struct raw_piece *tail);
+
+/* Adds the piece that begins where this one ends. False, and nothing changed, when the parts would be too
+ * many. */
+bool raw_piece_join(struct raw_piece *piece, const struct raw_piece *tail);
 
 /* Adds fresh pages behind the piece. False, and nothing changed, where the addresses are taken or the parts
  * too many. */

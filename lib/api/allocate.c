@@ -11,6 +11,7 @@
 #include "heap/heap.h"
 #include "heap/run.h"
 #include "heap/thread.h"
+#include "heap/tick.h"
 #include "os/map.h"
 #include "os/settings.h"
 #include "raw/raw.h"
@@ -34,7 +35,7 @@ static void *allocate_run(size_t bytes, size_t *dirty_bytes)
         return NULL;
     bool zeroed = false;
     void *run = run_malloc(heap, bytes, &zeroed);
-    heap_spend(heap, bytes);
+    tick_spend(heap, bytes);
     if (own == NULL)
         thread_late_done();
     *dirty_bytes = zeroed ? 0 : bytes;
@@ -45,7 +46,7 @@ static void *allocate_raw(size_t bytes, size_t alignment, size_t *dirty_bytes)
 {
     struct heap *heap = thread_heap();
     if (heap != NULL)
-        heap_spend(heap, bytes);
+        tick_spend(heap, bytes);
     return raw_malloc(bytes, alignment, dirty_bytes);
 }
 
@@ -60,10 +61,20 @@ static void *allocate_large(size_t bytes, size_t alignment, size_t *dirty_bytes)
     return block != NULL ? block : fail(ENOMEM);
 }
 
-static __attribute__((noinline)) void *allocate_larger(size_t bytes)
+static __attribute__((noinline)) void *allocate_larger_slow(size_t bytes)
 {
     size_t dirty_bytes;
     return allocate_large(bytes, BLOCK_ALIGNMENT, &dirty_bytes);
+}
+
+static __attribute__((noinline)) void *allocate_larger(size_t bytes)
+{
+    struct heap *heap = heap_self;
+    if (UNLIKELY(bytes > settings.raw_threshold_bytes || !run_was_last(heap, bytes)))
+        return allocate_larger_slow(bytes);
+    void *run = run_take_last(heap);
+    tick_spend(heap, bytes);
+    return run;
 }
 
 __attribute__((noinline)) static void *malloc_above_small(size_t bytes)

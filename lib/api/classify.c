@@ -10,23 +10,29 @@ static struct classified classify_raw(const void *pointer)
     return (struct classified){.kind = bytes > 0 ? KIND_RAW : KIND_INVALID, .bytes = bytes};
 }
 
-static struct classified classify_run(const void *pointer)
+static struct classified classify_run(const void *pointer, uint64_t word)
 {
-    size_t bytes = run_bytes(pointer);
-    return (struct classified){.kind = bytes > 0 ? KIND_RUN : KIND_INVALID, .bytes = bytes};
+    struct classified found = {.kind = KIND_INVALID};
+    if (run_begins(pointer, word)) {
+        found.kind = KIND_RUN;
+        found.bytes = run_word_slots(word) * SLOT_BYTES;
+    }
+    return found;
 }
 
 struct classified classify(const void *pointer)
 {
-    struct classified found = {.kind = KIND_INVALID};
-    if (((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0)
+    uint64_t word = classify_word(pointer);
+    if (word == 0)
         return classify_raw(pointer);
+    if (word_is_run(word))
+        return classify_run(pointer, word);
+    struct classified found = {.kind = KIND_INVALID};
     uint32_t class;
-    if (classify_pool(pointer, &found.pool, &found.heap, &class) && pool_is_block(found.pool, pointer)) {
+    if (classify_pool(pointer, word, &found.pool, &found.heap, &class) &&
+        pool_is_block(found.pool, pointer)) {
         found.kind = KIND_POOL;
         found.bytes = class_bytes(class);
-    } else if (address_index_get(pointer) == ADDRESS_ARENA) {
-        found = classify_run(pointer);
     }
     return found;
 }

@@ -21,22 +21,24 @@ struct classified {
  * free block of a pool is KIND_POOL. Any thread. */
 struct classified classify(const void *pointer);
 
-/* Whether the pointer is a block of a pool: of which, its owner, read once, and its class. Reads nothing that
- * a running thread writes often. */
-ALWAYS_INLINE bool classify_pool(const void *pointer, struct pool **pool, struct heap **owner,
+/* The slot map word of an address where a block of an arena could begin; 0 when none could. */
+ALWAYS_INLINE uint64_t classify_word(const void *pointer)
+{
+    if (((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0 || address_index_get(pointer) != ADDRESS_ARENA)
+        return 0;
+    /* acquire: pairs with the release in enter_owner (pool/pool), which publishes the pool's fixed fields,
+     * and with those in heap/run. */
+    return atomic_load_explicit(&arena_of(pointer)->slot_map[arena_slot_of(pointer)], memory_order_acquire);
+}
+
+/* Given its word, which is neither 0 nor a run's: whether the pointer is a block of a pool; of which, its
+ * owner, and its class. Reads nothing that a running thread writes often. */
+ALWAYS_INLINE bool classify_pool(const void *pointer, uint64_t word, struct pool **pool, struct heap **owner,
                                  uint32_t *class)
 {
-    if (((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0 || ((uintptr_t)pointer & (BLOCK_ALIGNMENT - 1)) != 0 ||
-        address_index_get(pointer) != ADDRESS_ARENA)
-        return false;
-    /* acquire: pairs with the release in enter_owner (pool/pool); publishes the pool's fixed fields. */
-    uint64_t word =
-        atomic_load_explicit(&arena_of(pointer)->slot_map[arena_slot_of(pointer)], memory_order_acquire);
-    if (word == 0 || word_is_run(word))
-        return false;
     *pool = pool_of_word(pointer, word);
     *owner = pool_word_heap(word);
-    return pool_word_has_block(pointer, word, class);
+    return ((uintptr_t)pointer & (BLOCK_ALIGNMENT - 1)) == 0 && pool_word_has_block(pointer, word, class);
 }
 
 /* The same, where anything but a live block is fatal. `call` is the function's name for the message. */

@@ -53,33 +53,48 @@ COLD static bool free_run_late(void *pointer)
     return freed;
 }
 
-static bool free_run(void *pointer)
+COLD static void free_run_rarely(void *pointer)
 {
     struct heap *heap = thread_heap();
-    return LIKELY(heap != NULL) ? run_free(heap, pointer) : free_run_late(pointer);
-}
-
-/* No block of a pool. */
-static __attribute__((noinline)) void free_large(void *pointer)
-{
-    if (pointer == NULL)
-        return;
-    bool in_arena = address_index_get(pointer) == ADDRESS_ARENA;
-    if (UNLIKELY(!(in_arena ? free_run(pointer) : raw_free(pointer))))
+    if (!(heap != NULL ? run_free(heap, pointer) : free_run_late(pointer)))
         fatal_invalid(pointer, "free");
 }
 
-/* Whatever the hot path of free does not serve: mostly blocks of other threads. */
-static __attribute__((noinline)) void free_elsewhere(void *pointer)
+static __attribute__((noinline)) void free_run(void *pointer)
+{
+    struct heap *heap = heap_self;
+    if (UNLIKELY(heap == &heap_none || !run_free(heap, pointer)))
+        free_run_rarely(pointer);
+}
+
+/* Not in an arena. */
+static __attribute__((noinline)) void free_raw(void *pointer)
+{
+    if (pointer != NULL && UNLIKELY(!raw_free(pointer)))
+        fatal_invalid(pointer, "free");
+}
+
+/* Mostly a block of another thread. */
+static __attribute__((noinline)) void free_in_pool(void *pointer, uint64_t word)
 {
     struct pool *pool;
     struct heap *owner;
     uint32_t class;
-    if (UNLIKELY(!classify_pool(pointer, &pool, &owner, &class))) {
-        free_large(pointer);
-        return;
-    }
+    if (UNLIKELY(!classify_pool(pointer, word, &pool, &owner, &class)))
+        fatal_invalid(pointer, "free");
     free_pool_block(pool, owner, class, pointer);
+}
+
+/* Whatever the hot path of free does not serve. */
+static __attribute__((noinline)) void free_elsewhere(void *pointer)
+{
+    uint64_t word = classify_word(pointer);
+    if (UNLIKELY(word == 0))
+        free_raw(pointer);
+    else if (word_is_run(word))
+        free_run(pointer);
+    else
+        free_in_pool(pointer, word);
 }
 
 COLD static void free_again(const void *pointer, const struct pool *pool)

@@ -81,59 +81,6 @@ COLD __attribute__((noreturn)) static void fatal_damaged(const struct pool *pool
                 pool->block_bytes, "class");
 }
 
-/* The pool that the class takes from goes where it belongs: it is full, or empty, or waits in the queue. */
-static void retire_own(struct heap *heap, uint32_t class)
-{
-    struct bin *bin = &heap->bins[class];
-    struct pool *pool = bin->own;
-    if (pool == &pool_none)
-        return;
-    uint32_t used = pool_used(pool);
-    bin->own = &pool_none;
-    if (bin->current == pool)
-        point_to(heap, class, &pool_none);
-    if (pool->free == &pool_end && pool_carved(pool) == pool->capacity) {
-        if (UNLIKELY(used != pool->capacity))
-            fatal_damaged(pool);
-        pool_set_state(pool, POOL_FULL);
-        owned_write(&pool->count, 1);
-        return;
-    }
-    if (used == 0) {
-        close_pool(heap, pool);
-        return;
-    }
-    owned_write(&pool->count, used);
-    queue_append(heap, pool);
-}
-
-static void make_own(struct heap *heap, struct pool *pool)
-{
-    owned_write(&pool->count, pool_used(pool) + 1);
-    pool_set_state(pool, POOL_CURRENT);
-    heap->bins[pool_class(pool)].own = pool;
-}
-
-/* A block of a full pool came back while the class has nothing else at hand: malloc takes from this pool
- * next, and the exhausted one is full. The steady state of a program that replaces blocks one by one, so
- * without detours. */
-static bool replace_exhausted(struct heap *heap, struct pool *pool, uint32_t used)
-{
-    uint32_t class = pool_class(pool);
-    struct bin *bin = &heap->bins[class];
-    struct pool *own = bin->own;
-    if (used == 0 || bin->current != own || bin->first != NULL || own->free != &pool_end ||
-        own == &pool_none || owned_read(&own->count) != own->capacity + 1U)
-        return false;
-    pool_set_state(own, POOL_FULL);
-    owned_write(&own->count, 1);
-    pool_set_state(pool, POOL_CURRENT);
-    owned_write(&pool->count, used + 1);
-    bin->own = pool;
-    point_to(heap, class, pool);
-    return true;
-}
-
 /* A queued pool holds nothing any more. */
 static void became_empty(struct heap *heap, struct pool *pool)
 {
@@ -145,6 +92,64 @@ static void became_empty(struct heap *heap, struct pool *pool)
     heap->empty_slots += pool->slots;
     queue_insert_after(heap, heap->bins[pool_class(pool)].last, pool);
     tick_soon(heap);
+}
+
+/* The pool that malloc took from goes where it belongs: it is full, or waits in the queue. */
+static void set_aside(struct heap *heap, struct pool *pool)
+{
+    uint32_t used = owned_read(&pool->count) - 1;
+    if (pool->free == &pool_end && pool_carved(pool) == pool->capacity) {
+        if (UNLIKELY(used != pool->capacity))
+            fatal_damaged(pool);
+        pool_set_state(pool, POOL_FULL);
+        owned_write(&pool->count, 1);
+        return;
+    }
+    owned_write(&pool->count, used);
+    queue_append(heap, pool);
+    if (UNLIKELY(used == 0))
+        became_empty(heap, pool);
+}
+
+static void set_own_aside(struct heap *heap, uint32_t class)
+{
+    struct bin *bin = &heap->bins[class];
+    struct pool *pool = bin->own;
+    if (pool == &pool_none)
+        return;
+    bin->own = &pool_none;
+    if (bin->current == pool)
+        point_to(heap, class, &pool_none);
+    set_aside(heap, pool);
+}
+
+/* The class's own pool is this one from now on, in which `used` blocks are in use. */
+static void replace_own(struct heap *heap, uint32_t class, struct pool *pool, uint32_t used)
+{
+    struct bin *bin = &heap->bins[class];
+    struct pool *before = bin->own;
+    bin->own = pool;
+    pool_set_state(pool, POOL_CURRENT);
+    owned_write(&pool->count, used + 1);
+    if (before != &pool_none)
+        set_aside(heap, before);
+}
+
+/* A block of a full pool came back. While other pools of the class wait, it waits behind them, so that its
+ * blocks gather; else malloc takes from it next: the block is warm, and no pool is fuller. */
+static void no_longer_full(struct heap *heap, struct pool *pool, uint32_t used)
+{
+    uint32_t class = pool_class(pool);
+    struct bin *bin = &heap->bins[class];
+    if (used > 0 && bin->first == NULL && bin->current == bin->own) {
+        replace_own(heap, class, pool, used);
+        point_to(heap, class, pool);
+        return;
+    }
+    owned_write(&pool->count, used);
+    queue_append(heap, pool);
+    if (UNLIKELY(used == 0))
+        became_empty(heap, pool);
 }
 
 void heap_blocks_came_back(struct heap *heap, struct pool *pool, uint32_t blocks)
@@ -160,21 +165,24 @@ void heap_blocks_came_back(struct heap *heap, struct pool *pool, uint32_t blocks
         owned_write(&pool->count, used + 1);
         return;
     case POOL_FULL:
-        if (replace_exhausted(heap, pool, used))
-            return;
-        queue_append(heap, pool);
-        break;
+        no_longer_full(heap, pool, used);
+        return;
     case POOL_QUEUED:
-        break;
+        owned_write(&pool->count, used);
+        if (used == 0)
+            became_empty(heap, pool);
+        return;
     }
-    owned_write(&pool->count, used);
-    if (used == 0)
-        became_empty(heap, pool);
 }
 
 void heap_pool_event(struct pool *pool)
 {
-    /* The block just freed is on the list; count is 0. As if it had not been counted yet: */
+    /* The block just freed is on the list; count is 0. */
+    if (LIKELY(pool_state(pool) == POOL_FULL && pool->capacity > 1)) {
+        no_longer_full(pool->heap, pool, pool->capacity - 1U);
+        return;
+    }
+    /* As if it had not been counted yet: */
     owned_write(&pool->count, 1);
     heap_blocks_came_back(pool->heap, pool, 1);
 }
@@ -209,13 +217,12 @@ static struct pool *refill_own(struct heap *heap, uint32_t class)
     struct pool *pool = bin->own;
     if (pool->free != &pool_end || (pool != &pool_none && bin->first == NULL && pool_carve(pool)))
         return pool;
-    retire_own(heap, class);
     pool = queued_pool(heap, class);
     if (pool == NULL)
         pool = fresh_pool(heap, class);
     if (pool == NULL && (pool = queued_pool(heap, class)) == NULL) /* adopted while looking for slots */
         return NULL;
-    make_own(heap, pool);
+    replace_own(heap, class, pool, pool_used(pool));
     if (pool->free == &pool_end)
         pool_carve(pool);
     return pool;
@@ -275,10 +282,10 @@ void heap_close_queued_empty_pools(struct heap *heap)
 
 static void close_empty(struct heap *heap, uint32_t class)
 {
-    close_queued_empty(heap, class);
     struct pool *pool = heap->bins[class].own;
     if (pool != &pool_none && pool_used(pool) == 0)
-        retire_own(heap, class);
+        set_own_aside(heap, class);
+    close_queued_empty(heap, class);
 }
 
 void heap_close_empty_pools(struct heap *heap)
@@ -295,7 +302,7 @@ void heap_close_large_empty_pools(struct heap *heap)
 
 struct pool *heap_give_pool(struct heap *heap, uint32_t class)
 {
-    retire_own(heap, class);
+    set_own_aside(heap, class);
     struct pool *pool = queued_pool(heap, class);
     if (pool != NULL)
         heap->pool_slots -= pool->slots;

@@ -70,8 +70,8 @@ enum parked_state { PARKED_SETTLED, PARKED_JUST_NOW, PARKED_A_WHILE };
 
 /* A freed run kept for the next of its length. */
 struct kept_run {
-    void *run; /* NULL: none */
-    uint32_t slots;
+    void *run;      /* NULL: none */
+    uint32_t slots; /* 0 then */
 };
 
 struct heap {
@@ -166,9 +166,6 @@ static inline bool heap_marks_free(const struct pool *canary, const struct pool 
            (UNLIKELY(offset - offsetof(struct heap, foreign) < sizeof(struct foreign[CLASS_COUNT])) &&
             heap_marks_free_elsewhere(canary));
 }
-
-/* A request that was served outside of pools counts on the budget too, though less: it is dear anyway. */
-void heap_spend(struct heap *heap, size_t bytes);
 
 /* malloc for 1 .. DIRECT_BYTES_MOST bytes (0 too). */
 ALWAYS_INLINE void *heap_malloc_small(struct heap *heap, size_t bytes)

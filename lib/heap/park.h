@@ -16,8 +16,8 @@
 struct heap *park_take(void);
 
 /* The calling thread leaves its heap: sends blocks of other heaps home and parks the rest as it is, small
- * empty pools and slots too, so that the next thread can go on at once. What no thread takes up is given back by
- * park_tend. */
+ * empty pools and slots too, so that the next thread can go on at once. What no thread takes up is given back
+ * by park_tend. */
 void park_leave(struct heap *heap);
 
 /* Before a new arena is made: looks for memory in parked heaps. Drains some of them and, when `class` is a

@@ -14,13 +14,6 @@ static void *take(struct heap *heap, uint32_t class)
     return heap_take_block(heap, class);
 }
 
-void heap_spend(struct heap *heap, size_t bytes)
-{
-    heap->budget_bytes -= (int64_t)(bytes / 64);
-    if (heap->budget_bytes < 0)
-        tick_heartbeat(heap);
-}
-
 static void *take_late(uint32_t class)
 {
     struct heap *heap = thread_late_heap();

@@ -21,6 +21,14 @@
 /* The budget is used up. Running thread, slow path. */
 void tick_heartbeat(struct heap *heap);
 
+/* A request that was served outside of pools counts on the budget too, though less: it is dear anyway. */
+static inline void tick_spend(struct heap *heap, size_t bytes)
+{
+    heap->budget_bytes -= (int64_t)(bytes / 64);
+    if (UNLIKELY(heap->budget_bytes < 0))
+        tick_heartbeat(heap);
+}
+
 /* There may be something to purge before long: shortens the budget. */
 static inline void tick_soon(struct heap *heap)
 {

@@ -165,24 +165,36 @@ static void full_pools_are_found_by_their_first_free(void **state)
 {
     (void)state;
     struct block *a[CAPACITY];
-    struct pool *full = fill_pool(CLASS, a);
+    struct block *b[CAPACITY];
+    struct pool *first = fill_pool(CLASS, a);
+    struct pool *second = fill_pool(CLASS, b);
     struct block *other = take(CLASS);
-    struct pool *own = pool_of(other);
-    assert_ptr_not_equal(own, full);
-    assert_int_equal(pool_state(full), POOL_FULL);
-    assert_int_equal(pool_used(full), CAPACITY);
+    struct pool *third = pool_of(other);
+    assert_ptr_not_equal(third, first);
+    assert_int_equal(pool_state(first), POOL_FULL);
+    assert_int_equal(pool_used(first), CAPACITY);
     assert_null(heap->bins[CLASS].first);
-    give(a[7]); /* the class has blocks at hand: it waits */
-    assert_int_equal(pool_state(full), POOL_QUEUED);
-    assert_ptr_equal(heap->bins[CLASS].first, full);
-    assert_int_equal(pool_used(full), CAPACITY - 1);
-    give(a[8]);
-    assert_int_equal(pool_used(full), CAPACITY - 2);
+    give(a[7]); /* no other waits: it serves next, and the one that served waits */
+    assert_int_equal(pool_state(first), POOL_CURRENT);
+    assert_ptr_equal(heap->bins[CLASS].current, first);
+    assert_int_equal(pool_state(third), POOL_QUEUED);
+    assert_int_equal(pool_used(third), 1);
+    assert_int_equal(pool_used(first), CAPACITY - 1);
+    give(b[7]); /* another waits: it waits behind that */
+    assert_int_equal(pool_state(second), POOL_QUEUED);
+    assert_ptr_equal(heap->bins[CLASS].first, third);
+    assert_ptr_equal(heap->bins[CLASS].last, second);
+    assert_int_equal(pool_used(second), CAPACITY - 1);
+    give(b[8]);
+    assert_int_equal(pool_used(second), CAPACITY - 2);
     check_slots(heap);
     give(other);
-    for (uint32_t i = 0; i < CAPACITY; i++)
-        if (i != 7 && i != 8)
+    for (uint32_t i = 0; i < CAPACITY; i++) {
+        if (i != 7)
             give(a[i]);
+        if (i != 7 && i != 8)
+            give(b[i]);
+    }
 }
 
 /* Queued pools come before pages that were never touched, and those before a fresh pool. */
@@ -190,24 +202,31 @@ static void refill_prefers_what_was_used(void **state)
 {
     (void)state;
     struct block *a[CAPACITY];
-    struct pool *first = fill_pool(CLASS, a);
     struct block *b[CAPACITY];
-    b[0] = take(CLASS);
-    struct pool *second = pool_of(b[0]);
-    give(a[3]);
-    give(a[5]);
-    uint32_t at_hand = pool_carved(second) - pool_used(second);
-    for (uint32_t i = 1; i <= at_hand; i++)
-        assert_ptr_equal(pool_of(b[i] = take(CLASS)), second);
-    assert_ptr_equal(take(CLASS), a[5]);
+    struct pool *first = fill_pool(CLASS, a);
+    struct pool *second = fill_pool(CLASS, b);
+    struct block *c[CAPACITY];
+    c[0] = take(CLASS);
+    struct pool *third = pool_of(c[0]);
+    uint32_t at_hand = pool_carved(third) - pool_used(third);
+    assert_true(pool_carved(third) < CAPACITY);
+    give(a[3]); /* serves next; the third waits */
+    give(b[3]); /* waits behind it */
+    give(b[5]);
     assert_ptr_equal(take(CLASS), a[3]);
+    for (uint32_t i = 1; i <= at_hand; i++)
+        assert_ptr_equal(pool_of(c[i] = take(CLASS)), third);
+    assert_ptr_equal(take(CLASS), b[5]);
+    assert_ptr_equal(take(CLASS), b[3]);
     for (uint32_t i = at_hand + 1; i < CAPACITY; i++)
-        assert_ptr_equal(pool_of(b[i] = take(CLASS)), second);
+        assert_ptr_equal(pool_of(c[i] = take(CLASS)), third);
     assert_int_equal(pool_state(first), POOL_FULL);
+    assert_int_equal(pool_state(second), POOL_FULL);
     check_slots(heap);
     for (uint32_t i = 0; i < CAPACITY; i++) {
         give(a[i]);
         give(b[i]);
+        give(c[i]);
     }
 }
 
@@ -249,10 +268,10 @@ static void pools_that_wait_come_first(void **state)
     struct pool *second = fill_pool(CLASS, b);
     fill_pool(CLASS, c);
     give(b[0]); /* serves next */
-    give(a[1]); /* waits */
-    assert_ptr_equal(take(CLASS), b[0]);
+    give(a[1]); /* serves before it, and that one waits */
     give(c[2]); /* waits behind it */
     assert_ptr_equal(take(CLASS), a[1]);
+    assert_ptr_equal(take(CLASS), b[0]);
     assert_ptr_equal(take(CLASS), c[2]);
     assert_int_equal(pool_used(second), CAPACITY);
     check_slots(heap);
@@ -292,25 +311,51 @@ static void pools_with_blocks_serve_before_empty_ones(void **state)
     struct block *a[CAPACITY];
     struct block *b[CAPACITY];
     struct block *c[CAPACITY];
+    struct block *d[CAPACITY];
     struct pool *first = fill_pool(CLASS, a);
-    struct pool *second = fill_pool(CLASS, b);
+    fill_pool(CLASS, b);
     struct pool *third = fill_pool(CLASS, c);
+    struct pool *fourth = fill_pool(CLASS, d);
     struct block *last = take(CLASS);
+    struct pool *fifth = pool_of(last);
+    give(b[0]); /* serves next; the fifth waits */
     for (uint32_t i = 0; i < CAPACITY; i++)
         give(a[i]);
-    give(b[0]);
     give(c[0]);
+    give(d[0]);
     assert_int_equal(pool_used(first), 0);
-    assert_ptr_equal(heap->bins[CLASS].first, second);
-    assert_ptr_equal(second->next, third);
-    assert_ptr_equal(third->next, first);
+    assert_ptr_equal(heap->bins[CLASS].first, fifth);
+    assert_ptr_equal(fifth->next, third);
+    assert_ptr_equal(third->next, fourth);
+    assert_ptr_equal(fourth->next, first);
     assert_ptr_equal(heap->bins[CLASS].last, first);
     check_slots(heap);
     give(last);
     for (uint32_t i = 1; i < CAPACITY; i++) {
         give(b[i]);
         give(c[i]);
+        give(d[i]);
     }
+}
+
+/* The pool that served is put among them empty, when another takes its place. */
+static void an_empty_pool_is_noticed_when_it_serves_no_longer(void **state)
+{
+    (void)state;
+    struct block *a[CAPACITY];
+    struct pool *first = fill_pool(CLASS, a);
+    struct block *other = take(CLASS);
+    struct pool *second = pool_of(other);
+    give(other);
+    assert_int_equal(pool_state(second), POOL_CURRENT);
+    assert_int_equal(heap->empty_slots, 0);
+    give(a[0]);
+    assert_int_equal(pool_state(first), POOL_CURRENT);
+    assert_ptr_equal(heap->bins[CLASS].last, second);
+    assert_int_equal(heap->empty_slots, second->slots);
+    check_slots(heap);
+    for (uint32_t i = 1; i < CAPACITY; i++)
+        give(a[i]);
 }
 
 static void pools_change_hands(void **state)
@@ -495,6 +540,7 @@ int main(void)
         TEST(pools_that_wait_come_first),
         TEST(empty_pools_are_kept_within_bounds),
         TEST(pools_with_blocks_serve_before_empty_ones),
+        TEST(an_empty_pool_is_noticed_when_it_serves_no_longer),
         TEST(pools_change_hands),
         TEST(marks_of_free_blocks),
         TEST(more_came_back_than_went),

@@ -78,14 +78,14 @@ static void what_pools_did_not_serve_is_spent_too(void **state)
     (void)state;
     heap->budget_bytes = 10000;
     heap->heartbeat_ms = 0;
-    heap_spend(heap, 64 * KIB);
+    tick_spend(heap, 64 * KIB);
     assert_true(heap->budget_bytes < 10000 && heap->budget_bytes > 0);
     assert_int_equal(heap->heartbeat_ms, 0);
     for (unsigned i = 0; i < 100 && heap->heartbeat_ms == 0; i++)
-        heap_spend(heap, 512 * KIB);
+        tick_spend(heap, 512 * KIB);
     assert_true(heap->heartbeat_ms > 0 && heap->budget_bytes > 0);
     heap->heartbeat_ms = 0;
-    heap_spend(heap, PTRDIFF_MAX);
+    tick_spend(heap, PTRDIFF_MAX);
     assert_true(heap->heartbeat_ms > 0 && heap->budget_bytes > 0);
 }
 

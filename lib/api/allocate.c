@@ -61,13 +61,13 @@ static void *allocate_large(size_t bytes, size_t alignment, size_t *dirty_bytes)
     return block != NULL ? block : fail(ENOMEM);
 }
 
-static __attribute__((noinline)) void *allocate_larger_slow(size_t bytes)
+static OUT_OF_LINE void *allocate_larger_slow(size_t bytes)
 {
     size_t dirty_bytes;
     return allocate_large(bytes, BLOCK_ALIGNMENT, &dirty_bytes);
 }
 
-static __attribute__((noinline)) void *allocate_larger(size_t bytes)
+static OUT_OF_LINE void *allocate_larger(size_t bytes)
 {
     struct heap *heap = heap_self;
     if (UNLIKELY(bytes > settings.raw_threshold_bytes || !run_was_last(heap, bytes)))
@@ -77,7 +77,7 @@ static __attribute__((noinline)) void *allocate_larger(size_t bytes)
     return run;
 }
 
-__attribute__((noinline)) static void *malloc_above_small(size_t bytes)
+static OUT_OF_LINE void *malloc_above_small(size_t bytes)
 {
     if (LIKELY(bytes <= settings.run_threshold_bytes))
         return heap_malloc_medium(heap_self, bytes);

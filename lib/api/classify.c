@@ -29,8 +29,9 @@ struct classified classify(const void *pointer)
         return classify_run(pointer, word);
     struct classified found = {.kind = KIND_INVALID};
     uint32_t class;
-    if (classify_pool(pointer, word, &found.pool, &found.heap, &class) &&
-        pool_is_block(found.pool, pointer)) {
+    found.pool = pool_of_word(pointer, word);
+    found.heap = pool_word_heap(word);
+    if (pool_word_has_block(pointer, word, &class) && pool_is_block(found.pool, pointer)) {
         found.kind = KIND_POOL;
         found.bytes = class_bytes(class);
     }
@@ -55,8 +56,9 @@ struct classified classify_live(const void *pointer, const char *call)
     struct classified found = classify(pointer);
     if (UNLIKELY(found.kind == KIND_INVALID))
         fatal_invalid(pointer, call);
-    if (UNLIKELY(found.kind == KIND_POOL &&
-                 heap_marks_free(((const struct block *)pointer)->canary, found.pool)))
+    const struct pool *canary = ((const struct block *)pointer)->canary;
+    if (found.kind == KIND_POOL && UNLIKELY(heap_may_mark_free(canary, found.pool)) &&
+        heap_marks_free(canary, found.pool))
         fatal_freed(pointer, found.bytes, call);
     return found;
 }

@@ -31,16 +31,6 @@ ALWAYS_INLINE uint64_t classify_word(const void *pointer)
     return atomic_load_explicit(&arena_of(pointer)->slot_map[arena_slot_of(pointer)], memory_order_acquire);
 }
 
-/* Given its word, which is neither 0 nor a run's: whether the pointer is a block of a pool; of which, its
- * owner, and its class. Reads nothing that a running thread writes often. */
-ALWAYS_INLINE bool classify_pool(const void *pointer, uint64_t word, struct pool **pool, struct heap **owner,
-                                 uint32_t *class)
-{
-    *pool = pool_of_word(pointer, word);
-    *owner = pool_word_heap(word);
-    return ((uintptr_t)pointer & (BLOCK_ALIGNMENT - 1)) == 0 && pool_word_has_block(pointer, word, class);
-}
-
 /* The same, where anything but a live block is fatal. `call` is the function's name for the message. */
 struct classified classify_live(const void *pointer, const char *call);
 

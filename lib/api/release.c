@@ -15,31 +15,28 @@
 #include "raw/raw.h"
 #include "tarn/tarn.h"
 
-/* By a thread that has no heap yet, or no more; or its own block after all, with TARN_CHECK. */
-static __attribute__((noinline)) void free_pool_block_rarely(struct pool *pool, const struct heap *owner,
-                                                             uint32_t class, struct block *block)
+COLD __attribute__((noreturn)) static void free_again(const void *pointer, const struct pool *pool)
+{
+    fatal_double_free(pointer, pool->block_bytes);
+}
+
+/* Perhaps free already; or by a thread that has no heap yet, or no more, or has freed many; or its own block
+ * after all, with TARN_CHECK. */
+static OUT_OF_LINE void free_in_pool_rarely(struct block *block, uint64_t word, uint32_t class)
 {
     struct heap *heap = thread_heap();
-    if (heap == owner && UNLIKELY(!pool_is_block(pool, block)))
+    struct pool *pool = pool_of_word(block, word);
+    bool own = heap == pool_word_heap(word);
+    if (heap_marks_free(block->canary, pool))
+        free_again(block, pool);
+    if (own && UNLIKELY(!pool_is_block(pool, block)))
         fatal_invalid(block, "free");
-    if (heap == owner)
+    if (own)
         heap_free_own(pool, block);
     else if (heap != NULL)
         mailbox_send(heap, class, block);
     else
         mailbox_send_now(pool, block);
-}
-
-ALWAYS_INLINE void free_pool_block(struct pool *pool, const struct heap *owner, uint32_t class,
-                                   struct block *block)
-{
-    if (UNLIKELY(heap_marks_free(block->canary, pool)))
-        fatal_double_free(block, class_bytes(class));
-    struct heap *heap = heap_self;
-    if (LIKELY(heap != owner && heap != &heap_none))
-        mailbox_send(heap, class, block);
-    else
-        free_pool_block_rarely(pool, owner, class, block);
 }
 
 /* By a thread that has no heap. */
@@ -60,46 +57,39 @@ COLD static void free_run_rarely(void *pointer)
         fatal_invalid(pointer, "free");
 }
 
-static __attribute__((noinline)) void free_run(void *pointer)
+static void free_run(void *pointer)
 {
     struct heap *heap = heap_self;
     if (UNLIKELY(heap == &heap_none || !run_free(heap, pointer)))
         free_run_rarely(pointer);
 }
 
-/* Not in an arena. */
-static __attribute__((noinline)) void free_raw(void *pointer)
+/* Not a block of a pool. */
+static OUT_OF_LINE void free_large(void *pointer, uint64_t word)
 {
-    if (pointer != NULL && UNLIKELY(!raw_free(pointer)))
+    if (LIKELY(word != 0))
+        free_run(pointer);
+    else if (pointer != NULL && UNLIKELY(!raw_free(pointer)))
         fatal_invalid(pointer, "free");
 }
 
-/* Mostly a block of another thread. */
-static __attribute__((noinline)) void free_in_pool(void *pointer, uint64_t word)
-{
-    struct pool *pool;
-    struct heap *owner;
-    uint32_t class;
-    if (UNLIKELY(!classify_pool(pointer, word, &pool, &owner, &class)))
-        fatal_invalid(pointer, "free");
-    free_pool_block(pool, owner, class, pointer);
-}
-
-/* Whatever the hot path of free does not serve. */
-static __attribute__((noinline)) void free_elsewhere(void *pointer)
+/* Whatever the hot path of free does not serve: mostly blocks of other threads. */
+static OUT_OF_LINE void free_elsewhere(void *pointer)
 {
     uint64_t word = classify_word(pointer);
-    if (UNLIKELY(word == 0))
-        free_raw(pointer);
-    else if (word_is_run(word))
-        free_run(pointer);
-    else
-        free_in_pool(pointer, word);
-}
-
-COLD static void free_again(const void *pointer, const struct pool *pool)
-{
-    fatal_double_free(pointer, pool->block_bytes);
+    if (word == 0 || word_is_run(word)) {
+        free_large(pointer, word);
+        return;
+    }
+    struct pool *pool = pool_of_word(pointer, word);
+    struct block *block = pointer;
+    struct heap *heap = heap_self;
+    uint32_t class;
+    if (UNLIKELY(!pool_word_has_block(block, word, &class)))
+        fatal_invalid(block, "free");
+    if (UNLIKELY(heap_may_mark_free(block->canary, pool) || heap == pool_word_heap(word) ||
+                 !mailbox_sent_at_once(heap, class, block)))
+        free_in_pool_rarely(block, word, class);
 }
 
 static void release_sized_elsewhere(void *pointer, size_t bytes, const char *call);
@@ -174,7 +164,7 @@ COLD __attribute__((noreturn)) static void fatal_size(const char *call, const vo
     fatal_line(&line);
 }
 
-static __attribute__((noinline)) void release_sized_elsewhere(void *pointer, size_t bytes, const char *call)
+static OUT_OF_LINE void release_sized_elsewhere(void *pointer, size_t bytes, const char *call)
 {
     if (pointer == NULL)
         return;

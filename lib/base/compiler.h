@@ -5,7 +5,9 @@
 #define LIKELY(condition)   __builtin_expect(!!(condition), 1)
 #define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 
-#define COLD          __attribute__((cold, noinline))
+#define COLD __attribute__((cold, noinline))
+/* Out of line, but not rare: the compiler would take it for that, since the hot path seldom comes here. */
+#define OUT_OF_LINE   __attribute__((hot, noinline))
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 #define EXPORT        __attribute__((visibility("default")))
 #define CACHE_LINE    64

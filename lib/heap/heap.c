@@ -316,11 +316,12 @@ void heap_adopt_pool(struct heap *heap, struct pool *pool)
     queue_append(heap, pool);
 }
 
-bool heap_marks_free_elsewhere(const struct pool *canary)
+bool heap_marks_free(const struct pool *canary, const struct pool *pool)
 {
     uintptr_t offset = (uintptr_t)canary % HEAP_ALIGNMENT;
-    return (offset - offsetof(struct heap, foreign)) % sizeof(struct foreign) == 0 &&
-           park_is_heap((const char *)canary - offset);
+    return canary == pool || (heap_may_mark_free(canary, pool) &&
+                              (offset - offsetof(struct heap, foreign)) % sizeof(struct foreign) == 0 &&
+                              park_is_heap((const char *)canary - offset));
 }
 
 static void initialise_bins(struct heap *heap)

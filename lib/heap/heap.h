@@ -156,15 +156,15 @@ static inline uint32_t heap_may_keep_slots(const struct heap *heap)
 
 bool heap_is_valid(struct heap *heap);
 
-/* Whether `canary` marks a block as free: the pool's own mark, or that of some heap's foreign list. */
-COLD bool heap_marks_free_elsewhere(const struct pool *canary);
+/* Whether `canary`, the first word of a block of the pool, marks it as free: the pool's own mark, or that of
+ * some heap's foreign list. */
+COLD bool heap_marks_free(const struct pool *canary, const struct pool *pool);
 
-static inline bool heap_marks_free(const struct pool *canary, const struct pool *pool)
+/* Whether it is worth asking. */
+ALWAYS_INLINE bool heap_may_mark_free(const struct pool *canary, const struct pool *pool)
 {
     uintptr_t offset = (uintptr_t)canary % HEAP_ALIGNMENT;
-    return canary == pool ||
-           (UNLIKELY(offset - offsetof(struct heap, foreign) < sizeof(struct foreign[CLASS_COUNT])) &&
-            heap_marks_free_elsewhere(canary));
+    return canary == pool || offset - offsetof(struct heap, foreign) < sizeof(struct foreign[CLASS_COUNT]);
 }
 
 /* malloc for 1 .. DIRECT_BYTES_MOST bytes (0 too). */

@@ -1,6 +1,5 @@
 #include "heap/mailbox.h"
 
-#include "base/counters.h"
 #include "base/fatal.h"
 #include "heap/park.h"
 
@@ -200,7 +199,8 @@ static void recount(struct heap *heap)
     }
 }
 
-static COLD void bound_bytes(struct heap *heap)
+/* Fewer than half of the bytes that may be kept are, so that the next look is far off. */
+static void bound_bytes(struct heap *heap)
 {
     recount(heap);
     heap->foreign_bytes_most = heap_may_keep_slots(heap) * SLOT_BYTES;
@@ -210,13 +210,7 @@ static COLD void bound_bytes(struct heap *heap)
 
 void mailbox_send(struct heap *heap, uint32_t class, struct block *block)
 {
-    struct foreign *foreign = &heap->foreign[class];
-    counter_add(COUNTER_REMOTE_BLOCK, 1);
-    block->canary = (const struct pool *)foreign;
-    block->next = foreign->free;
-    foreign->free = block;
-    heap->foreign_bytes += foreign->block_bytes;
-    if (UNLIKELY(heap->foreign_bytes > heap->foreign_bytes_most))
+    while (UNLIKELY(!mailbox_sent_at_once(heap, class, block)))
         bound_bytes(heap);
 }
 

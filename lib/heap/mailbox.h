@@ -24,10 +24,27 @@
 #ifndef TARN_HEAP_MAILBOX_H
 #define TARN_HEAP_MAILBOX_H
 
+#include "base/counters.h"
 #include "heap/heap.h"
 
 /* The running thread of `heap` frees a block of this class from a pool that another heap owns. */
 void mailbox_send(struct heap *heap, uint32_t class, struct block *block);
+
+/* The same where nothing else is to be done; false, and nothing changed, where the bound is reached. Of
+ * heap_none it always is. */
+ALWAYS_INLINE bool mailbox_sent_at_once(struct heap *heap, uint32_t class, struct block *block)
+{
+    struct foreign *foreign = &heap->foreign[class];
+    size_t bytes = heap->foreign_bytes + foreign->block_bytes;
+    if (UNLIKELY(bytes >= heap->foreign_bytes_most))
+        return false;
+    heap->foreign_bytes = bytes;
+    counter_add(COUNTER_REMOTE_BLOCK, 1);
+    block->canary = (const struct pool *)foreign;
+    block->next = foreign->free;
+    foreign->free = block;
+    return true;
+}
 
 /* A thread without a heap does the same: posts at once. */
 void mailbox_send_now(const struct pool *pool, struct block *block);

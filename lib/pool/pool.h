@@ -135,8 +135,7 @@ static inline uint32_t pool_used(const struct pool *pool)
     return pool_used_of(pool, pool->capacity);
 }
 
-/* Whether the pointer, a multiple of 16 in the pool's slots, is the start of a block that was carved; the
- * owner only. */
+/* Whether the pointer into the pool's slots is the start of a block that was carved; the owner only. */
 static inline bool pool_is_block(const struct pool *pool, const void *pointer)
 {
     uint32_t number;
@@ -149,11 +148,13 @@ static inline bool pool_is_block(const struct pool *pool, const void *pointer)
 static inline bool pool_word_has_block(const void *pointer, uint64_t word, uint32_t *class)
 {
     struct arena *arena = arena_of(pointer);
-    uint32_t first_slot = (uint32_t)((word & (POOL_WORD_CHECKED - 1)) - offsetof(struct arena, descriptors)) /
-                          ARENA_DESCRIPTOR_BYTES;
-    uint32_t offset = (uint32_t)((uintptr_t)pointer - (uintptr_t)arena) - first_slot * (uint32_t)SLOT_BYTES;
+    uint32_t descriptor =
+        (uint32_t)((word & (POOL_WORD_CHECKED - 1)) - offsetof(struct arena, descriptors)); /* its offset */
+    uint32_t offset = (uint32_t)((uintptr_t)pointer - (uintptr_t)arena) -
+                      descriptor * (uint32_t)(SLOT_BYTES / ARENA_DESCRIPTOR_BYTES);
     uint32_t number;
-    *class = atomic_load_explicit(&arena->slot_class[first_slot], memory_order_relaxed);
+    *class =
+        atomic_load_explicit(&arena->slot_class[descriptor / ARENA_DESCRIPTOR_BYTES], memory_order_relaxed);
     return class_has_block_at(*class, offset, &number);
 }
 

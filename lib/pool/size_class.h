@@ -67,7 +67,7 @@ static inline uint32_t class_pool_slots(uint32_t class)
     return bytes <= 8192 ? 8 : 16;
 }
 
-/* Whether a block of this class begins `offset` bytes, a multiple of 16, behind its pool's start; its number.
+/* Whether a block of this class begins `offset` bytes behind its pool's start; its number.
  * Without a division, and exact: offsets are below 2^14 units and sizes at most 2^11, so rounding the
  * reciprocal up adds less than 2^14 / 2^31 to a quotient whose fraction is at most 1 - 2^-11. */
 static inline bool class_has_block_at(uint32_t class, uint32_t offset, uint32_t *number)
@@ -75,7 +75,7 @@ static inline bool class_has_block_at(uint32_t class, uint32_t offset, uint32_t 
     const struct class_shape *shape = &class_shapes[class];
     uint32_t units = offset / BLOCK_ALIGNMENT;
     *number = (uint32_t)((uint64_t)units * shape->reciprocal >> CLASS_RECIPROCAL_SHIFT);
-    return *number * shape->units == units && *number < shape->blocks;
+    return *number * shape->units * BLOCK_ALIGNMENT == offset && *number < shape->blocks;
 }
 
 /* The smallest class whose blocks hold `bytes` and are multiples of `alignment` (and so aligned to it, since

@@ -31,7 +31,23 @@ ALWAYS_INLINE uint64_t classify_word(const void *pointer)
     return atomic_load_explicit(&arena_of(pointer)->slot_map[arena_slot_of(pointer)], memory_order_acquire);
 }
 
-/* The same, where anything but a live block is fatal. `call` is the function's name for the message. */
+/* The pool of a live block of the calling thread's own heap; NULL for anything else, which classify knows. */
+ALWAYS_INLINE struct pool *classify_own(const void *pointer)
+{
+    if (UNLIKELY(((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0))
+        return NULL;
+    struct arena *arena = arena_of(pointer);
+    /* A word of the own heap was written by this thread; for any other classify loads again. */
+    uint64_t offset = owned_xor(&arena->slot_map[arena_slot_of(pointer)], (uintptr_t)heap_self);
+    if (UNLIKELY(offset >= POOL_WORD_CHECKED))
+        return NULL;
+    struct pool *pool = (struct pool *)((uintptr_t)arena + offset);
+    bool live =
+        !heap_may_mark_free(((const struct block *)pointer)->canary, pool) && pool_is_block(pool, pointer);
+    return LIKELY(live) ? pool : NULL;
+}
+
+/* As classify, where anything but a live block is fatal. `call` is the function's name for the message. */
 struct classified classify_live(const void *pointer, const char *call);
 
 COLD __attribute__((noreturn)) void fatal_invalid(const void *pointer, const char *call);

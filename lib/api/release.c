@@ -221,6 +221,9 @@ EXPORT void tarn_free_aligned_sized(void *pointer, size_t alignment, size_t byte
 
 EXPORT size_t tarn_malloc_usable_size(void *pointer)
 {
+    const struct pool *pool = classify_own(pointer);
+    if (LIKELY(pool != NULL))
+        return pool->block_bytes;
     return pointer == NULL ? 0 : classify_live(pointer, "malloc_usable_size").bytes;
 }
 

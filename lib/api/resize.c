@@ -23,6 +23,11 @@ static void *copy_to_new(void *pointer, size_t old_bytes, size_t bytes)
     return fresh;
 }
 
+static bool may_stay(size_t block_bytes, size_t bytes)
+{
+    return bytes <= block_bytes && bytes >= block_bytes / 2;
+}
+
 static bool is_run_size(size_t bytes)
 {
     return bytes > settings.run_threshold_bytes && bytes <= settings.raw_threshold_bytes;
@@ -60,14 +65,14 @@ static void *resize(void *pointer, struct classified found, size_t bytes)
         break;
     case KIND_POOL:
     case KIND_INVALID:
-        if (bytes <= found.bytes && bytes >= found.bytes / 2)
+        if (may_stay(found.bytes, bytes))
             return pointer;
         break;
     }
     return copy_to_new(pointer, found.bytes, bytes);
 }
 
-EXPORT void *tarn_realloc(void *pointer, size_t bytes)
+static OUT_OF_LINE void *realloc_elsewhere(void *pointer, size_t bytes)
 {
     if (pointer == NULL)
         return tarn_malloc(bytes);
@@ -80,6 +85,14 @@ EXPORT void *tarn_realloc(void *pointer, size_t bytes)
         return NULL;
     }
     return resize(pointer, classify_live(pointer, "realloc"), bytes);
+}
+
+EXPORT void *tarn_realloc(void *pointer, size_t bytes)
+{
+    const struct pool *pool = classify_own(pointer);
+    if (LIKELY(pool != NULL && may_stay(pool->block_bytes, bytes)) && LIKELY(bytes > 0))
+        return pointer;
+    return realloc_elsewhere(pointer, bytes);
 }
 
 EXPORT void *tarn_reallocarray(void *pointer, size_t count, size_t size)

@@ -75,7 +75,7 @@ bool raw_piece_join(struct raw_piece *piece, const struct raw_piece *tail)
     }
     map_count_add(-(long)shared);
     piece->parts = parts;
-    if (tail->dirty_bytes > 0)
+    if (tail->dirty_bytes > 0 || shared == 0) /* clean pages are in the last part only */
         piece->dirty_bytes = piece->bytes + tail->dirty_bytes;
     piece->bytes += tail->bytes;
     piece->moved = tail->moved;
@@ -104,11 +104,13 @@ bool raw_piece_extend(struct raw_piece *piece, size_t bytes)
 bool raw_piece_move_into(const struct raw_piece *from, struct raw_piece *to)
 {
     CHECK(to->dirty_bytes + from->bytes <= to->bytes);
+    bool keeps_begin = to->dirty_bytes > 0;
     if (map_moves_several()) {
         map_move_onto(from->address, from->bytes, to->address + to->dirty_bytes);
         to->dirty_bytes += from->bytes;
         to->parts += from->parts;
         to->moved = to->dirty_bytes == to->bytes;
+        to->cut_begin &= keeps_begin;
         to->cut_end &= !to->moved;
         return true;
     }
@@ -133,6 +135,7 @@ bool raw_piece_move_into(const struct raw_piece *from, struct raw_piece *to)
     map_count_add((long)after - (long)to->parts - (long)from->parts);
     to->parts = after;
     to->moved = fills;
+    to->cut_begin &= keeps_begin;
     to->cut_end &= !fills;
     to->dirty_bytes += from->bytes;
     CHECK(raw_piece_is_valid(to));
@@ -158,5 +161,6 @@ bool raw_piece_is_valid(const struct raw_piece *piece)
     for (uint32_t part = 0; part < piece->parts; before = piece->part_end[part], part++)
         if (piece->part_end[part] <= before)
             return false;
-    return before == piece->bytes;
+    return before == piece->bytes &&
+           (piece->parts == 1 || piece->part_end[piece->parts - 2] <= piece->dirty_bytes);
 }

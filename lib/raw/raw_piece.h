@@ -13,11 +13,11 @@
  *
  * Two pieces that were one and still touch are joined again without a system call. Whether one mapping goes
  * through their border is known from the cut: it set cut_end of the one and cut_begin of the other, and what
- * puts other pages at the end of a piece takes cut_end back.
+ * puts other pages at an end of a piece takes its flag back.
  *
- * Equations: 1 <= parts; dirty_bytes <= bytes; and, where part_end is kept, parts <= PARTS_MOST and
- * 0 < part_end[0] < … < part_end[parts - 1] == bytes. The sum of all parts is what this room adds to
- * map_count() (os/map).
+ * Equations: 1 <= parts; dirty_bytes <= bytes; and, where part_end is kept, parts <= PARTS_MOST,
+ * 0 < part_end[0] < … < part_end[parts - 1] == bytes, and clean pages are in the last part only:
+ * part_end[parts - 2] <= dirty_bytes. The sum of all parts is what this room adds to map_count() (os/map).
  *
  * No state of its own; a piece belongs to its holder.
  */

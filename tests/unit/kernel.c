@@ -34,13 +34,21 @@ static bool is_digit_of(char character, uintptr_t *number)
     return true;
 }
 
-/* Whether one line of /proc/self/maps covers the range. The lines begin with "from-to ". */
-static bool is_one_mapping(uintptr_t from, uintptr_t to)
+static size_t ranges_inside(uintptr_t from, uintptr_t to, const struct kernel_range *ranges, size_t count)
+{
+    size_t inside = 0;
+    for (size_t i = 0; i < count; i++)
+        inside += from <= (uintptr_t)ranges[i].begin && (uintptr_t)ranges[i].end <= to;
+    return inside;
+}
+
+/* The lines begin with "from-to ". */
+bool kernel_maps_as_one(const struct kernel_range *ranges, size_t count)
 {
     char text[4096];
     uintptr_t ends[2] = {0, 0};
     unsigned reading = 0; /* 0, 1: that number; 2: the rest of the line */
-    bool found = false;
+    size_t found = 0;
     ssize_t length;
     int file = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
     must(file >= 0);
@@ -50,12 +58,17 @@ static bool is_one_mapping(uintptr_t from, uintptr_t to)
                 reading = 0;
                 ends[0] = ends[1] = 0;
             } else if (reading < 2 && !is_digit_of(text[i], &ends[reading]) && ++reading == 2) {
-                found |= ends[0] <= from && to <= ends[1];
+                found += ranges_inside(ends[0], ends[1], ranges, count);
             }
         }
     }
     close(file);
-    return found;
+    return found == count;
+}
+
+static bool is_one_mapping(const char *address, size_t bytes)
+{
+    return kernel_maps_as_one(&(struct kernel_range){address, address + bytes}, 1);
 }
 
 void *mremap(void *address, size_t old_bytes, size_t new_bytes, int flags, ...)
@@ -75,7 +88,7 @@ void *mremap(void *address, size_t old_bytes, size_t new_bytes, int flags, ...)
         errno = ENOMEM;
         return MAP_FAILED;
     }
-    if (kernel_is_old() && !is_one_mapping((uintptr_t)address, (uintptr_t)address + old_bytes)) {
+    if (kernel_is_old() && !is_one_mapping(address, old_bytes)) {
         if (target != NULL)
             munmap(target, new_bytes);
         kernel_faults++;

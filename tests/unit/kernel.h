@@ -8,8 +8,17 @@
 #define TEST_UNIT_KERNEL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 bool kernel_is_old(void);
+
+struct kernel_range {
+    const char *begin;
+    const char *end;
+};
+
+/* Whether each range lies in one mapping, as /proc/self/maps has it. */
+bool kernel_maps_as_one(const struct kernel_range *ranges, size_t count);
 
 /* The next this many calls fail with ENOMEM, nothing changed. */
 extern unsigned kernel_refuses;

@@ -47,6 +47,7 @@ static void after_fork_child(void)
     rcu_after_fork_child(&heap_self->own_reader);
     arena_list_after_fork_child();
     housekeeper_after_fork_child();
+    raw_after_fork_child();
     unlock_all();
 }
 

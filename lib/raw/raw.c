@@ -404,3 +404,8 @@ void raw_after_fork(void)
 {
     lock_release(&raw_lock);
 }
+
+void raw_after_fork_child(void)
+{
+    raw_piece_after_fork_child();
+}

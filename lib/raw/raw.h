@@ -54,4 +54,7 @@ struct raw_totals raw_totals(void);
 void raw_before_fork(void);
 void raw_after_fork(void);
 
+/* In the child of a fork, by its only thread. */
+void raw_after_fork_child(void);
+
 #endif

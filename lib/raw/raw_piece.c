@@ -5,9 +5,17 @@
 
 #include <string.h>
 
+static uint32_t forks; /* between the first process and this one */
+
+void raw_piece_after_fork_child(void)
+{
+    forks++;
+}
+
 bool raw_piece_map(size_t bytes, size_t alignment, struct raw_piece *piece)
 {
-    *piece = (struct raw_piece){.address = map_pages_aligned(bytes, alignment), .bytes = bytes, .parts = 1};
+    *piece = (struct raw_piece){
+        .address = map_pages_aligned(bytes, alignment), .bytes = bytes, .parts = 1, .forks = forks};
     piece->part_end[0] = bytes;
     return piece->address != NULL;
 }
@@ -42,6 +50,7 @@ void raw_piece_cut(struct raw_piece *piece, size_t bytes, struct raw_piece *tail
         .address = piece->address + bytes,
         .bytes = piece->bytes - bytes,
         .dirty_bytes = piece->dirty_bytes > bytes ? piece->dirty_bytes - bytes : 0,
+        .forks = piece->forks,
         .moved = piece->moved,
         .cut_end = piece->cut_end,
     };
@@ -78,26 +87,35 @@ bool raw_piece_join(struct raw_piece *piece, const struct raw_piece *tail)
     if (tail->dirty_bytes > 0 || shared == 0) /* clean pages are in the last part only */
         piece->dirty_bytes = piece->bytes + tail->dirty_bytes;
     piece->bytes += tail->bytes;
+    piece->forks = tail->forks;
     piece->moved = tail->moved;
     piece->cut_end = tail->cut_end;
     CHECK(raw_piece_is_valid(piece));
     return true;
 }
 
+static void begin_part(struct raw_piece *piece)
+{
+    piece->dirty_bytes = piece->bytes; /* clean pages are in the last part only */
+    piece->parts++;
+    piece->forks = forks;
+    piece->moved = false;
+    map_count_add(1);
+}
+
 bool raw_piece_extend(struct raw_piece *piece, size_t bytes)
 {
-    if ((piece->moved && piece->parts >= PARTS_MOST && !map_moves_several()) ||
+    bool merges = !piece->moved && piece->forks == forks;
+    if ((!merges && piece->parts >= PARTS_MOST && !map_moves_several()) ||
         !map_extend(piece->address + piece->bytes, bytes))
         return false;
+    if (!merges)
+        begin_part(piece);
     piece->bytes += bytes;
     piece->cut_end = false;
-    if (piece->moved) {
-        piece->parts++;
-        piece->moved = false;
-        map_count_add(1);
-    }
     if (!map_moves_several())
         piece->part_end[piece->parts - 1] = piece->bytes;
+    CHECK(raw_piece_is_valid(piece));
     return true;
 }
 

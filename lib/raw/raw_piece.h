@@ -35,6 +35,7 @@ struct raw_piece {
     size_t bytes;
     size_t dirty_bytes;
     uint32_t parts;
+    uint32_t forks; /* that lay behind this process when the last part was mapped: see raw_piece_extend */
     bool moved;     /* the last part holds moved pages: fresh ones behind it are a part of their own */
     bool cut_begin; /* a cut inside a mapping made this beginning */
     bool cut_end;   /* and this end */
@@ -54,8 +55,9 @@ void raw_piece_cut(struct raw_piece *piece, size_t bytes, struct raw_piece *tail
  * many. */
 bool raw_piece_join(struct raw_piece *piece, const struct raw_piece *tail);
 
-/* Adds fresh pages behind the piece. False, and nothing changed, where the addresses are taken or the parts
- * too many. */
+/* Adds fresh pages behind the piece, in its last part where the kernel merges them: not with moved pages, nor
+ * in the child of a fork with inherited ones. False, and nothing changed, where the addresses are taken or
+ * the parts too many. */
 bool raw_piece_extend(struct raw_piece *piece, size_t bytes);
 
 /* Moves all pages of `from` to where the clean pages of `to` begin; `from` is gone then. False, and nothing
@@ -64,6 +66,9 @@ bool raw_piece_move_into(const struct raw_piece *from, struct raw_piece *to);
 
 /* The same by copying. */
 void raw_piece_copy_into(const struct raw_piece *from, struct raw_piece *to);
+
+/* In the child of a fork, by its only thread. */
+void raw_piece_after_fork_child(void);
 
 bool raw_piece_is_valid(const struct raw_piece *piece);
 

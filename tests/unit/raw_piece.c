@@ -209,6 +209,40 @@ static void filled_and_extended(void)
     raw_piece_unmap(&target);
 }
 
+/* In the child of a fork, fresh pages do not merge with inherited ones. */
+static void extend_and_move(void *context)
+{
+    struct raw_piece piece = *(const struct raw_piece *)context;
+    struct raw_piece target = map_piece(12);
+    uint32_t parts = piece.parts;
+    must(raw_piece_extend(&piece, 3 * page) && raw_piece_extend(&piece, 3 * page));
+    must(raw_piece_is_valid(&piece) && piece.parts == parts + 1);
+    must(all_zero(piece.address + piece.dirty_bytes, piece.bytes - piece.dirty_bytes));
+    memset(piece.address + piece.dirty_bytes, 'd', piece.bytes - piece.dirty_bytes);
+    piece.dirty_bytes = piece.bytes;
+    must(raw_piece_move_into(&piece, &target));
+    must(kernel_faults == 0);
+    must(pattern_holds(target.address, 2 * page, 32));
+    raw_piece_unmap(&target);
+}
+
+static void inherited_and_extended(void)
+{
+    for (unsigned cut = 0; cut < 2; cut++) {
+        struct outcome outcome;
+        struct raw_piece piece = dirty_piece(4 + cut, 2, 32);
+        struct raw_piece tail;
+        if (cut > 0) {
+            raw_piece_cut(&piece, 4 * page, &tail);
+            raw_piece_unmap(&tail);
+        }
+        child_run(extend_and_move, &piece, &outcome);
+        must(outcome.status == 0 && outcome.length == 0);
+        must(raw_piece_extend(&piece, page) && piece.parts == 1); /* here they do */
+        raw_piece_unmap(&piece);
+    }
+}
+
 /* Never more parts than there is room for: then the move is declined, and nothing has changed. */
 static void too_many(void)
 {
@@ -654,6 +688,7 @@ IN_CHILD(copies)
 IN_CHILD(assembled)
 IN_CHILD(cut_and_extended)
 IN_CHILD(filled_and_extended)
+IN_CHILD(inherited_and_extended)
 IN_CHILD(too_many)
 IN_CHILD(cut_and_joined)
 IN_CHILD(joined_in_any_order)
@@ -708,6 +743,7 @@ int main(void)
         cmocka_unit_test(any_order_in_child),
         cmocka_unit_test(cut_and_extended_in_child),
         cmocka_unit_test(filled_and_extended_in_child),
+        cmocka_unit_test(inherited_and_extended_in_child),
         cmocka_unit_test(cut_and_joined_in_child),
         cmocka_unit_test(joined_in_any_order_in_child),
         cmocka_unit_test(moved_to_a_cut_end_in_child),

@@ -6,7 +6,7 @@
  * freed block before it. Moving it elsewhere costs 0.1 us a page.
  *
  * Invariant: no piece ends where another begins, unless that other begins a granule, or the kernel could not
- * move the two as one.
+ * have moved the two as one when the later was put.
  *
  * Not locked: the caller (raw/raw) holds the raw lock.
  */

@@ -119,17 +119,26 @@ bool raw_piece_extend(struct raw_piece *piece, size_t bytes)
     return true;
 }
 
+/* Moved pages between others make two mappings of one: here this is assumed of all. */
+static void move_all(const struct raw_piece *from, struct raw_piece *to)
+{
+    map_move_onto(from->address, from->bytes, to->address + to->dirty_bytes);
+    bool fills = to->dirty_bytes + from->bytes == to->bytes;
+    bool splits = to->dirty_bytes > 0 && !fills;
+    map_count_add(splits);
+    to->parts += from->parts + splits;
+    to->dirty_bytes += from->bytes;
+    to->moved = fills;
+    to->cut_end &= !fills;
+}
+
 bool raw_piece_move_into(const struct raw_piece *from, struct raw_piece *to)
 {
     CHECK(to->dirty_bytes + from->bytes <= to->bytes);
     bool keeps_begin = to->dirty_bytes > 0;
     if (map_moves_several()) {
-        map_move_onto(from->address, from->bytes, to->address + to->dirty_bytes);
-        to->dirty_bytes += from->bytes;
-        to->parts += from->parts;
-        to->moved = to->dirty_bytes == to->bytes;
+        move_all(from, to);
         to->cut_begin &= keeps_begin;
-        to->cut_end &= !to->moved;
         return true;
     }
     bool fills = to->dirty_bytes + from->bytes == to->bytes;

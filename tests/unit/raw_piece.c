@@ -130,6 +130,23 @@ static void moves(void)
     }
 }
 
+/* No fewer mappings are counted than the kernel has. */
+static void moves_into_the_middle(void)
+{
+    static const uint32_t mappings[] = {3, 4, 3};
+    for (size_t dirty = 0; dirty <= 4; dirty += 2) {
+        struct raw_piece one = dirty_piece(3, 3, 1);
+        struct raw_piece two = dirty_piece(3, 3, 2);
+        struct raw_piece to = dirty_piece(10, dirty, 3);
+        must(raw_piece_move_into(&one, &to));
+        must(to.parts == (dirty > 0 ? 3 : 2));
+        must(raw_piece_move_into(&two, &to));
+        must(to.parts >= mappings[dirty / 2]);
+        must(map_moves_several() || to.parts == mappings[dirty / 2]);
+        raw_piece_unmap(&to);
+    }
+}
+
 static void copies(void)
 {
     struct raw_piece from = dirty_piece(3, 3, 5);
@@ -684,6 +701,7 @@ IN_CHILD(fresh)
 IN_CHILD(cuts)
 IN_CHILD(extensions)
 IN_CHILD(moves)
+IN_CHILD(moves_into_the_middle)
 IN_CHILD(copies)
 IN_CHILD(assembled)
 IN_CHILD(cut_and_extended)
@@ -737,6 +755,7 @@ int main(void)
         cmocka_unit_test(cuts_in_child),
         cmocka_unit_test(extensions_in_child),
         cmocka_unit_test(moves_in_child),
+        cmocka_unit_test(moves_into_the_middle_in_child),
         cmocka_unit_test(copies_in_child),
         cmocka_unit_test(assembled_in_child),
         cmocka_unit_test(too_many_in_child),

@@ -79,11 +79,14 @@ static size_t bytes_to_map(size_t bytes)
     return bits_align_up(bytes, unit);
 }
 
-static void advise(const struct raw_piece *piece)
+/* The kernel then has a border where the piece ends, if pages of the same mapping beyond it are not advised.
+ */
+static void advise(struct raw_piece *piece)
 {
     if (settings.huge_pages == HUGE_PAGES_SYSTEM || piece->bytes < HUGE_PAGE_BYTES)
         return;
     map_allow_huge(piece->address, piece->bytes, settings.huge_pages != HUGE_PAGES_NEVER);
+    piece->cut_begin = piece->cut_end = false;
 }
 
 static bool map_fresh(size_t bytes, size_t alignment, struct raw_piece *piece)

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+unsigned kernel_calls;
 unsigned kernel_refuses;
 unsigned kernel_refuses_late;
 unsigned kernel_faults;
@@ -77,6 +78,7 @@ void *mremap(void *address, size_t old_bytes, size_t new_bytes, int flags, ...)
     va_start(arguments, flags);
     void *target = (flags & MREMAP_FIXED) != 0 ? va_arg(arguments, void *) : NULL;
     va_end(arguments);
+    kernel_calls++;
     if (kernel_refuses > 0) {
         kernel_refuses--;
         errno = ENOMEM;

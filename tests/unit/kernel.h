@@ -20,6 +20,9 @@ struct kernel_range {
 /* Whether each range lies in one mapping, as /proc/self/maps has it. */
 bool kernel_maps_as_one(const struct kernel_range *ranges, size_t count);
 
+/* Calls so far. */
+extern unsigned kernel_calls;
+
 /* The next this many calls fail with ENOMEM, nothing changed. */
 extern unsigned kernel_refuses;
 

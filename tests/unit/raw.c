@@ -30,6 +30,7 @@ static void run_body(void *context)
 {
     const struct body *body = context;
     kernel_faults = 0; /* but for the one by which the library found out */
+    kernel_calls = 0;
     size_t dirty;
     /* What is mapped once, and stays: a heap, records, leaves of the index for the addresses that come next.
      */
@@ -147,13 +148,15 @@ static void what_is_not_dirty_is_zero(void)
     char *held[4] = {NULL};
     for (unsigned step = 0; step < TURNS(400); step++) {
         char **one = &held[random_below(&random, 4)];
-        if (*one == NULL) {
-            *one = take(512 * KIB + random_below(&random, 3 * MIB), 0);
-            memset(*one, 'd', raw_bytes(*one));
-        } else {
+        size_t wanted = 512 * KIB + random_below(&random, 3 * MIB);
+        if (*one != NULL && random_below(&random, 2) == 0) {
             must(raw_free(*one));
             *one = NULL;
+            continue;
         }
+        *one = *one == NULL ? take(wanted, 0) : raw_realloc(*one, wanted);
+        must(*one != NULL);
+        memset(*one, 'd', raw_bytes(*one));
     }
     for (unsigned i = 0; i < 4; i++)
         must(held[i] == NULL || raw_free(held[i]));
@@ -189,6 +192,7 @@ static void realloc_keeps_contents(void)
 static void a_block_in_a_corner_moves(void)
 {
     for (unsigned i = 0; i < 3; i++) {
+        raw_drop_cache(); /* or what lies behind the block is its own tail */
         char *block = take(5 * MIB, 0);
         size_t have = raw_bytes(block);
         stamp(block, have, i);
@@ -203,6 +207,169 @@ static void a_block_in_a_corner_moves(void)
             munmap(behind, page);
         must(raw_free(moved));
     }
+}
+
+/* ---- what is cut off stays where it is ---- */
+
+static void must_be_cached(size_t bytes, size_t blocks)
+{
+    must(raw_totals().cached_bytes == bytes && raw_totals().cached_blocks == blocks);
+}
+
+static void freed_beside_its_tail_a_block_is_whole(void)
+{
+    char *block = take(6 * MIB, 0);
+    size_t count = map_count();
+    stamp(block, 6 * MIB, 20);
+    must(raw_free(block));
+    char *small = take(2 * MIB, 0);
+    must(small == block && raw_bytes(small) == 2 * MIB);
+    must_be_cached(4 * MIB, 1);
+    for (size_t bytes = 7 * MIB / 4; bytes >= MIB; bytes -= MIB / 4) {
+        must(raw_realloc(small, bytes) == small && raw_bytes(small) == bytes);
+        must_be_cached(6 * MIB - bytes, 1);
+        must(map_count() == count + 1);
+    }
+    must(raw_free(small));
+    must_be_cached(6 * MIB, 1);
+    must(map_count() == count && kernel_calls == 0);
+    char *again = take(6 * MIB, 0);
+    must(again == block && raw_bytes(again) == 6 * MIB && has_stamps(again, 6 * MIB, 20));
+    must(raw_free(again));
+}
+
+static void a_block_takes_its_tail_back(void)
+{
+    char *block = take(8 * MIB, 0);
+    size_t count = map_count();
+    stamp(block, 8 * MIB, 21);
+    must(raw_realloc(block, 3 * MIB) == block && raw_bytes(block) == 3 * MIB);
+    must_be_cached(5 * MIB, 1);
+    must(raw_realloc(block, 4 * MIB) == block && raw_bytes(block) == 4 * MIB + MIB / 2);
+    must_be_cached(7 * MIB / 2, 1);
+    must(map_count() == count + 1);
+    /* All of it, since more would not be had for nothing. */
+    must(raw_realloc(block, 8 * MIB) == block && raw_bytes(block) == 8 * MIB);
+    must_be_cached(0, 0);
+    must(map_count() == count && kernel_calls == 0);
+    must(has_stamps(block, 8 * MIB, 21) && pages_resident(block, 8 * MIB) == 8 * MIB / page);
+    must(raw_realloc(block, MIB) == block);
+    char *grown = raw_realloc(block, 12 * MIB); /* all of the tail, and more */
+    must(grown != NULL && has_stamps(grown, MIB, 21) && raw_bytes(grown) >= 12 * MIB + 3 * MIB / 2);
+    must_be_cached(0, 0);
+    must(grown != block || has_stamps(grown, 8 * MIB, 21));
+    must(raw_free(grown));
+}
+
+/* Where a block could begin, the cache keeps it apart; a block that grows takes it all the same. */
+static void a_tail_may_begin_a_granule(void)
+{
+    char *both = take(2 * GRANULE_BYTES, 0);
+    size_t count = map_count();
+    stamp(both, 2 * GRANULE_BYTES, 22);
+    must(raw_free(both));
+    char *first = take(GRANULE_BYTES, 0);
+    char *second = take(GRANULE_BYTES, 0);
+    must(first == both && second == both + GRANULE_BYTES);
+    must(raw_free(first) && raw_free(second));
+    must_be_cached(2 * GRANULE_BYTES, 2);
+    must(take(GRANULE_BYTES, 0) == second && take(GRANULE_BYTES, 0) == first);
+    must(raw_free(second));
+    must(raw_realloc(first, 7 * MIB) == first && raw_bytes(first) == 63 * MIB / 8);
+    must(has_stamps(first, raw_bytes(first), 22));
+    must(map_count() == count + 1 && kernel_calls == 0);
+    must(raw_realloc(first, GRANULE_BYTES) == first);
+    must_be_cached(GRANULE_BYTES, 1);
+    /* A live one is not touched. */
+    second = take(GRANULE_BYTES, 0);
+    must(second == both + GRANULE_BYTES);
+    char *moved = raw_realloc(first, 7 * MIB);
+    must(moved != NULL && moved != first && has_stamps(moved, GRANULE_BYTES, 22));
+    must(has_stamps(second, GRANULE_BYTES, 22 + GRANULE_BYTES));
+    must(raw_free(moved) && raw_free(second));
+}
+
+/* An alignment that this block does not have: none that is cached is taken as it is. */
+static size_t more_aligned_than(const char *block)
+{
+    return 2 * ((uintptr_t)block & -(uintptr_t)block);
+}
+
+static void pages_are_moved_from_where_no_block_begins(void)
+{
+    char *whole = take(8 * MIB, 0);
+    char *cut = take(6 * MIB, 0);
+    stamp(whole, 8 * MIB, 23);
+    stamp(cut, 6 * MIB, UINT64_C(24) << 32);
+    must(raw_realloc(cut, 2 * MIB) == cut);
+    must(raw_free(whole));
+    must_be_cached(12 * MIB, 2);
+    /* The end of the 4 MiB behind the block, not of the 8 MiB. */
+    char *first = take(3 * MIB, more_aligned_than(whole));
+    must(has_stamps(first, 3 * MIB, (UINT64_C(24) << 32) + 3 * MIB));
+    must(pages_resident(first, 3 * MIB) == 3 * MIB / page);
+    must_be_cached(9 * MIB, 2);
+    must(page_is_mapped(cut + 3 * MIB - page) && !page_is_mapped(cut + 3 * MIB));
+    /* What is left there, and then the end of the other. */
+    char *second = take(3 * MIB, more_aligned_than(whole));
+    must(has_stamps(second, MIB, (UINT64_C(24) << 32) + 2 * MIB));
+    must(has_stamps(second + MIB, 2 * MIB, 23 + 6 * MIB));
+    must_be_cached(6 * MIB, 1);
+    must(!page_is_mapped(cut + 2 * MIB) && !page_is_mapped(whole + 6 * MIB));
+    char *third = take(6 * MIB, 0);
+    must(third == whole && has_stamps(third, 6 * MIB, 23));
+    must(has_stamps(cut, 2 * MIB, UINT64_C(24) << 32));
+    must(raw_free(first) && raw_free(second) && raw_free(third) && raw_free(cut));
+}
+
+/* Advice about huge pages makes two mappings of one, where it is given to a part of it: here to a block, up
+ * to where another begins, through pages that came from a block too small for advice. */
+static void advice_makes_a_border(void)
+{
+    settings.huge_pages = HUGE_PAGES_RAW;
+    char *block = take(16 * MIB, 16 * GRANULE_BYTES);
+    must(raw_realloc(block, 3328 * KIB) == block);
+    raw_drop_cache();
+    char *source = take(1536 * KIB, 0);
+    stamp(source, 1536 * KIB, 25);
+    stamp(block, 3328 * KIB, UINT64_C(26) << 32);
+    must(raw_free(source));
+    must(raw_realloc(block, 4608 * KIB) == block);
+    must(has_stamps(block + 3328 * KIB, 1280 * KIB, 25 + 256 * KIB));
+    must(raw_bytes(block) == 5184 * KIB);
+    must(raw_free(block));
+    must(take(GRANULE_BYTES, 0) == block);
+    char *other = take(1088 * KIB, 0);
+    must(other == block + GRANULE_BYTES);
+    must(raw_realloc(block, 3584 * KIB) == block);
+    must(raw_realloc(block, 3712 * KIB) == block && raw_bytes(block) == GRANULE_BYTES);
+    must(raw_free(other));
+    void *behind =
+        mmap(block + 5184 * KIB, page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    must(behind == block + 5184 * KIB);
+    char *moved = raw_realloc(block, 6 * MIB);
+    must(moved != NULL && moved != block);
+    must(kernel_faults == 0);
+    must(has_stamps(moved, 3328 * KIB, UINT64_C(26) << 32));
+    must(has_stamps(moved + 3328 * KIB, 1280 * KIB, 25 + 256 * KIB));
+    munmap(behind, page);
+    must(raw_free(moved));
+}
+
+/* Without memory for more, what has been joined stays with the block. */
+static void joined_in_vain(void)
+{
+    char *block = take(8 * MIB, 0);
+    size_t count = map_count();
+    stamp(block, 8 * MIB, 27);
+    must(raw_realloc(block, 3 * MIB) == block);
+    limit_address_space(MIB);
+    must(raw_realloc(block, 64 * MIB) == NULL);
+    lift_limit();
+    must(raw_bytes(block) == 8 * MIB && raw_totals().live_bytes == 8 * MIB && map_count() == count);
+    must_be_cached(0, 0);
+    must(has_stamps(block, 8 * MIB, 27));
+    must(raw_free(block));
 }
 
 static void what_is_no_block_is_not_resized(void)
@@ -301,12 +468,19 @@ static void the_cache_ages(void)
     raw_age(clock_now_ms() + 5000);
 }
 
+/* Where the kernel must be known, there are no more mappings than are counted. */
+static void check_mappings(size_t others)
+{
+    must(map_moves_several() || UNIT_SANITIZED || mappings() <= others + map_count());
+}
+
 /* Growing, shrinking, freeing in any order, with huge pages asked for, forbidden and left alone. */
 static void any_order(void)
 {
     struct random random = {11};
     char *held[5] = {NULL};
     size_t bytes[5];
+    size_t others = mappings() - map_count();
     for (unsigned step = 0; step < TURNS(1500); step++) {
         settings.huge_pages = (enum huge_pages)(step / TURNS(400));
         unsigned i = (unsigned)random_below(&random, 5);
@@ -326,6 +500,8 @@ static void any_order(void)
             bytes[i] = wanted;
         }
         stamp(held[i], bytes[i], i);
+        if (step % 16 == 0)
+            check_mappings(others);
     }
     for (unsigned i = 0; i < 5; i++)
         must(held[i] == NULL || raw_free(held[i]));
@@ -383,6 +559,7 @@ static void work(void *context, unsigned index)
             held[i] = raw_realloc(held[i], wanted);
         }
         must(held[i] != NULL && raw_bytes(held[i]) >= wanted);
+        must(raw_bytes(held[i]) < wanted + wanted / 8 + 64 * KIB + page);
         bytes[i] = wanted;
         stamp(held[i], wanted, tag);
     }
@@ -416,6 +593,12 @@ IN_CHILD(cached_pages_serve_again)
 IN_CHILD(what_is_not_dirty_is_zero)
 IN_CHILD(realloc_keeps_contents)
 IN_CHILD(a_block_in_a_corner_moves)
+IN_CHILD(freed_beside_its_tail_a_block_is_whole)
+IN_CHILD(a_block_takes_its_tail_back)
+IN_CHILD(a_tail_may_begin_a_granule)
+IN_CHILD(pages_are_moved_from_where_no_block_begins)
+IN_CHILD(advice_makes_a_border)
+IN_CHILD(joined_in_vain)
 IN_CHILD(what_is_no_block_is_not_resized)
 IN_CHILD(without_memory)
 IN_CHILD(with_little_memory)
@@ -433,6 +616,12 @@ int main(void)
         cmocka_unit_test(what_is_not_dirty_is_zero_in_child),
         cmocka_unit_test(realloc_keeps_contents_in_child),
         cmocka_unit_test(a_block_in_a_corner_moves_in_child),
+        cmocka_unit_test(freed_beside_its_tail_a_block_is_whole_in_child),
+        cmocka_unit_test(a_block_takes_its_tail_back_in_child),
+        cmocka_unit_test(a_tail_may_begin_a_granule_in_child),
+        cmocka_unit_test(pages_are_moved_from_where_no_block_begins_in_child),
+        cmocka_unit_test(advice_makes_a_border_in_child),
+        cmocka_unit_test(joined_in_vain_in_child),
         cmocka_unit_test(what_is_no_block_is_not_resized_in_child),
         cmocka_unit_test(without_memory_in_child),
         cmocka_unit_test(with_little_memory_in_child),

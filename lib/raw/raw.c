@@ -216,8 +216,8 @@ static bool lengthen(struct raw_piece *piece, size_t bytes)
     return true;
 }
 
-/* All of the piece is dirty, and stays so: what is new comes from the cache as far as `end_bytes`. False
- * without memory; the piece is usable then, and no shorter. */
+/* All of the piece is dirty, and stays so: what is new comes from the cache as far as `end_bytes`, and what
+ * is beyond `bytes` goes there. False without memory; the piece is usable then, and no shorter. */
 static bool grow_piece(struct raw_piece *piece, size_t bytes, size_t end_bytes)
 {
     piece->dirty_bytes = piece->bytes;
@@ -244,8 +244,7 @@ static bool take_and_grow(size_t bytes, size_t alignment, struct raw_piece *piec
     lock_release(&raw_lock);
     if (!taken)
         return false;
-    size_t want = bytes_to_map(bytes);
-    if (piece->bytes >= want || grow_piece(piece, want, bytes))
+    if (grow_piece(piece, bytes_to_map(bytes), bytes)) /* which cuts it, if it has become too large by now */
         return true;
     keep_piece(piece);
     return false;

@@ -580,6 +580,31 @@ static void threads_do_not_disturb_each_other(void **state)
     assert_int_equal(raw_totals().cached_blocks, 0);
 }
 
+/* What somebody else has freed in between is not taken whole for a small block. */
+static void take_small_and_large(void *context, unsigned index)
+{
+    size_t dirty;
+    (void)context;
+    (void)index;
+    for (unsigned step = 0; step < TURNS(4000); step++) {
+        char *small = raw_malloc(600 * KIB, 0, &dirty);
+        must(small != NULL && raw_bytes(small) < 664 * KIB + page);
+        char *large = raw_malloc(8 * MIB, 0, &dirty);
+        must(large != NULL && raw_free(large) && raw_free(small));
+    }
+}
+
+static void small_blocks_are_small(void **state)
+{
+    (void)state;
+    page = map_page_bytes();
+    size_t cache_bytes = settings.raw_cache_bytes;
+    settings.raw_cache_bytes = 9 * MIB; /* so that often nothing is cached */
+    threads_run(4, take_small_and_large, NULL);
+    settings.raw_cache_bytes = cache_bytes;
+    raw_drop_cache();
+}
+
 #define IN_CHILD(name)                                                                                       \
     static void name##_in_child(void **state)                                                                \
     {                                                                                                        \
@@ -630,6 +655,7 @@ int main(void)
         cmocka_unit_test(the_cache_ages_in_child),
         cmocka_unit_test(any_order_in_child),
         cmocka_unit_test(of_many_frees_one_wins),
+        cmocka_unit_test(small_blocks_are_small),
         cmocka_unit_test(threads_do_not_disturb_each_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -199,7 +199,7 @@ static void a_block_in_a_corner_moves(void)
         void *behind =
             mmap(block + have, page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
         char *moved = raw_realloc(block, 11 * MIB);
-        must(moved != NULL && moved != block);
+        must(moved != NULL && moved != block && kernel_calls > i);
         must(has_stamps(moved, have, i));
         must(raw_bytes(block) == 0 && !raw_free(block));
         stamp(moved, raw_bytes(moved), i);
@@ -243,6 +243,9 @@ static void a_block_takes_its_tail_back(void)
     char *block = take(8 * MIB, 0);
     size_t count = map_count();
     stamp(block, 8 * MIB, 21);
+    must(raw_realloc(block, 8 * MIB - 64 * KIB) == block && raw_bytes(block) == 8 * MIB - 64 * KIB);
+    must(raw_realloc(block, 8 * MIB - 128 * KIB + page) == block && raw_bytes(block) == 8 * MIB - 64 * KIB);
+    must_be_cached(64 * KIB, 1);
     must(raw_realloc(block, 3 * MIB) == block && raw_bytes(block) == 3 * MIB);
     must_be_cached(5 * MIB, 1);
     must(raw_realloc(block, 4 * MIB) == block && raw_bytes(block) == 4 * MIB + MIB / 2);
@@ -354,6 +357,38 @@ static void advice_makes_a_border(void)
     must(has_stamps(moved + 3328 * KIB, 1280 * KIB, 25 + 256 * KIB));
     munmap(behind, page);
     must(raw_free(moved));
+}
+
+/* A block of five parts: four freed ones and what is fresh. */
+static char *put_together(char *const *sources, uint64_t tag)
+{
+    for (unsigned i = 0; i < 4; i++)
+        must(raw_free(sources[i]));
+    char *block = take(GRANULE_BYTES, 0);
+    must_be_cached(0, 0);
+    stamp(block, GRANULE_BYTES, tag);
+    return block;
+}
+
+/* Where the kernel could not move the two as one, the cache keeps the other, and the block moves. */
+static void a_tail_of_too_many_parts(void)
+{
+    char *sources[8];
+    for (unsigned i = 0; i < 8; i++) {
+        sources[i] = take(704 * KIB, 0);
+        memset(sources[i], 's', 704 * KIB);
+    }
+    char *high = put_together(sources, UINT64_C(28) << 32);
+    char *low = put_together(sources + 4, UINT64_C(29) << 32);
+    must(low + GRANULE_BYTES == high);
+    must(raw_free(high));
+    char *grown = raw_realloc(low, 5 * MIB);
+    must(grown != NULL && has_stamps(grown, GRANULE_BYTES, UINT64_C(29) << 32));
+    must((grown == low) == map_moves_several());
+    /* Either the pages that were there, or those of the other's end. */
+    size_t from = grown == low ? 0 : 3 * MIB;
+    must(has_stamps(grown + GRANULE_BYTES, MIB, (UINT64_C(28) << 32) + from));
+    must(raw_free(grown));
 }
 
 /* Without memory for more, what has been joined stays with the block. */
@@ -623,6 +658,7 @@ IN_CHILD(a_block_takes_its_tail_back)
 IN_CHILD(a_tail_may_begin_a_granule)
 IN_CHILD(pages_are_moved_from_where_no_block_begins)
 IN_CHILD(advice_makes_a_border)
+IN_CHILD(a_tail_of_too_many_parts)
 IN_CHILD(joined_in_vain)
 IN_CHILD(what_is_no_block_is_not_resized)
 IN_CHILD(without_memory)
@@ -646,6 +682,7 @@ int main(void)
         cmocka_unit_test(a_tail_may_begin_a_granule_in_child),
         cmocka_unit_test(pages_are_moved_from_where_no_block_begins_in_child),
         cmocka_unit_test(advice_makes_a_border_in_child),
+        cmocka_unit_test(a_tail_of_too_many_parts_in_child),
         cmocka_unit_test(joined_in_vain_in_child),
         cmocka_unit_test(what_is_no_block_is_not_resized_in_child),
         cmocka_unit_test(without_memory_in_child),

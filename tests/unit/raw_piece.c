@@ -243,6 +243,25 @@ static void extend_and_move(void *context)
     raw_piece_unmap(&target);
 }
 
+/* Fresh pages between inherited ones: what comes behind the latter is no part of them either. */
+static void fill_a_gap(void *context)
+{
+    struct raw_piece piece = *(const struct raw_piece *)context;
+    struct raw_piece middle;
+    struct raw_piece tail;
+    raw_piece_cut(&piece, 3 * page, &tail);
+    raw_piece_cut(&piece, 2 * page, &middle);
+    raw_piece_unmap(&middle);
+    must(raw_piece_extend(&piece, page) && raw_piece_join(&piece, &tail));
+    must(raw_piece_extend(&piece, page));
+    must(piece.parts == 4 && raw_piece_is_valid(&piece));
+    memset(piece.address, 'd', piece.bytes);
+    struct raw_piece moved = map_piece(piece.bytes / page + 1);
+    piece.dirty_bytes = piece.bytes;
+    must(raw_piece_move_into(&piece, &moved));
+    must(kernel_faults == 0);
+}
+
 static void inherited_and_extended(void)
 {
     for (unsigned cut = 0; cut < 2; cut++) {
@@ -254,6 +273,8 @@ static void inherited_and_extended(void)
             raw_piece_unmap(&tail);
         }
         child_run(extend_and_move, &piece, &outcome);
+        must(outcome.status == 0 && outcome.length == 0);
+        child_run(fill_a_gap, &piece, &outcome);
         must(outcome.status == 0 && outcome.length == 0);
         must(raw_piece_extend(&piece, page) && piece.parts == 1); /* here they do */
         raw_piece_unmap(&piece);

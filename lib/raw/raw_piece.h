@@ -19,7 +19,7 @@
  * 0 < part_end[0] < … < part_end[parts - 1] == bytes, and clean pages are in the last part only:
  * part_end[parts - 2] <= dirty_bytes. The sum of all parts is what this room adds to map_count() (os/map).
  *
- * No state of its own; a piece belongs to its holder.
+ * No state of its own but how many forks lie behind this process; a piece belongs to its holder.
  */
 #ifndef TARN_RAW_RAW_PIECE_H
 #define TARN_RAW_RAW_PIECE_H

@@ -34,7 +34,8 @@ ALWAYS_INLINE uint64_t classify_word(const void *pointer)
 /* The pool of a live block of the calling thread's own heap; NULL for anything else, which classify knows. */
 ALWAYS_INLINE struct pool *classify_own(const void *pointer)
 {
-    if (UNLIKELY(((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0))
+    if (UNLIKELY(((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0 ||
+                 address_index_get(pointer) != ADDRESS_ARENA))
         return NULL;
     struct arena *arena = arena_of(pointer);
     /* A word of the own heap was written by this thread; for any other classify loads again. */

@@ -90,9 +90,11 @@ static OUT_OF_LINE void *realloc_elsewhere(void *pointer, size_t bytes)
 EXPORT void *tarn_realloc(void *pointer, size_t bytes)
 {
     const struct pool *pool = classify_own(pointer);
-    if (LIKELY(pool != NULL && may_stay(pool->block_bytes, bytes)) && LIKELY(bytes > 0))
+    if (UNLIKELY(pool == NULL || bytes - 1 >= PTRDIFF_MAX))
+        return realloc_elsewhere(pointer, bytes);
+    if (LIKELY(may_stay(pool->block_bytes, bytes)))
         return pointer;
-    return realloc_elsewhere(pointer, bytes);
+    return copy_to_new(pointer, pool->block_bytes, bytes);
 }
 
 EXPORT void *tarn_reallocarray(void *pointer, size_t count, size_t size)

@@ -12,10 +12,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-unsigned kernel_calls;
+_Atomic unsigned kernel_calls;
 unsigned kernel_refuses;
 unsigned kernel_refuses_late;
-unsigned kernel_faults;
+_Atomic unsigned kernel_faults;
 
 bool kernel_is_old(void)
 {

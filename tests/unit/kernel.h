@@ -21,7 +21,7 @@ struct kernel_range {
 bool kernel_maps_as_one(const struct kernel_range *ranges, size_t count);
 
 /* Calls so far. */
-extern unsigned kernel_calls;
+extern _Atomic unsigned kernel_calls;
 
 /* The next this many calls fail with ENOMEM, nothing changed. */
 extern unsigned kernel_refuses;
@@ -30,6 +30,6 @@ extern unsigned kernel_refuses;
 extern unsigned kernel_refuses_late;
 
 /* Calls that an old kernel failed with EFAULT. */
-extern unsigned kernel_faults;
+extern _Atomic unsigned kernel_faults;
 
 #endif

@@ -12,6 +12,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#define RESIDENCY_SAMPLES 4U
+
 /* The lowest address given by an aligned mapping: the next hint lies below it. Any thread, relaxed: a stale
  * value costs a system call and nothing else. */
 static _Atomic uintptr_t hint_ceiling;
@@ -122,6 +124,21 @@ bool map_purge(void *address, size_t bytes)
     int result = madvise(address, bytes, MADV_DONTNEED);
     errno = saved_errno;
     return result == 0;
+}
+
+bool map_is_resident(const void *address, size_t bytes)
+{
+    int saved_errno = errno;
+    size_t page = map_page_bytes();
+    size_t distance = bits_align_down(bytes / RESIDENCY_SAMPLES, page);
+    unsigned char resident = 0;
+    for (size_t i = 0; i < RESIDENCY_SAMPLES && (resident & 1) == 0; i++) {
+        char *sample = (char *)(uintptr_t)address + i * distance + bits_align_down(distance / 2, page);
+        if (mincore(sample, page, &resident) != 0)
+            break;
+    }
+    errno = saved_errno;
+    return (resident & 1) != 0;
 }
 
 void map_allow_huge(void *address, size_t bytes, bool allow)

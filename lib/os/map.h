@@ -30,6 +30,9 @@ void map_unmap(void *address, size_t bytes);
  * refused, for example for locked pages: contents are then what they were. */
 bool map_purge(void *address, size_t bytes);
 
+/* Whether any of a few pages, looked at in equal distances, is in memory. */
+bool map_is_resident(const void *address, size_t bytes);
+
 /* Asks for huge pages here, or forbids them. Without effect where the kernel has none. */
 void map_allow_huge(void *address, size_t bytes, bool allow);
 

@@ -167,7 +167,7 @@ static bool take_pages(size_t bytes, struct raw_piece *piece)
 }
 
 /* Moves cached pages to where the clean part of a piece begins, up to `end_bytes`, so that only the rest has
- * to be faulted in. */
+ * to be faulted in. What the program never touched is not worth moving. */
 static void fill_from_cache(struct raw_piece *piece, size_t end_bytes)
 {
     for (unsigned moves = 0; moves < MOVES_MOST; moves++) {
@@ -179,6 +179,10 @@ static void fill_from_cache(struct raw_piece *piece, size_t end_bytes)
             struct raw_piece rest;
             raw_piece_cut(&source, room, &rest);
             raw_piece_unmap(&rest);
+        }
+        if (!map_is_resident(source.address, source.bytes)) {
+            raw_piece_unmap(&source);
+            continue;
         }
         if (!raw_piece_move_into(&source, piece)) {
             keep_piece(&source);

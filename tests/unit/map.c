@@ -177,6 +177,28 @@ static void purged_pages_are_zero_and_gone(void **state)
     map_unmap(address, 8 * page);
 }
 
+static void a_few_pages_tell_what_is_resident(void **state)
+{
+    (void)state;
+    page = map_page_bytes();
+    char *pages = map_pages(64 * page);
+    assert_false(map_is_resident(pages, 64 * page));
+    for (size_t eighth = 1; eighth < 8; eighth += 2) {
+        pages[8 * eighth * page] = 'r';
+        assert_true(map_is_resident(pages, 64 * page));
+        assert_true(map_purge(pages, 64 * page));
+        assert_false(map_is_resident(pages, 64 * page));
+    }
+    pages[page] = 'r';
+    assert_false(map_is_resident(pages + 16 * page, 48 * page));
+    assert_true(map_is_resident(pages + page, page));
+    assert_true(map_is_resident(pages + page, 2 * page)); /* fewer pages than are looked at */
+    map_unmap(pages, 64 * page);
+    errno = 0;
+    assert_false(map_is_resident(pages, 64 * page));
+    assert_int_equal(errno, 0);
+}
+
 static void locked_pages_are_not_purged(void **state)
 {
     (void)state;
@@ -393,6 +415,7 @@ int main(void)
         cmocka_unit_test(addresses_come_back_into_use),
         cmocka_unit_test(what_cannot_be),
         cmocka_unit_test(purged_pages_are_zero_and_gone),
+        cmocka_unit_test(a_few_pages_tell_what_is_resident),
         cmocka_unit_test(locked_pages_are_not_purged),
         cmocka_unit_test(extending_takes_free_addresses_only),
         cmocka_unit_test(pages_are_moved),

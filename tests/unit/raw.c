@@ -325,6 +325,21 @@ static void pages_are_moved_from_where_no_block_begins(void)
     must(raw_free(first) && raw_free(second) && raw_free(third) && raw_free(cut));
 }
 
+static void pages_never_touched_are_not_moved(void)
+{
+    size_t dirty;
+    char *block = raw_malloc(8 * MIB, 0, &dirty); /* take() would look at all of it */
+    must(block != NULL);
+    block[0] = 'b';
+    must(raw_free(block));
+    char *other = raw_malloc(6 * MIB, more_aligned_than(block), &dirty);
+    must(other != NULL && dirty == 0);
+    must(kernel_calls == 0 && pages_resident(other, 6 * MIB) == 0);
+    must_be_cached(2 * MIB, 1);
+    must(page_is_mapped(block) && !page_is_mapped(block + 2 * MIB));
+    must(raw_free(other));
+}
+
 /* Advice about huge pages makes two mappings of one, where it is given to a part of it: here to a block, up
  * to where another begins, through pages that came from a block too small for advice. */
 static void advice_makes_a_border(void)
@@ -655,6 +670,7 @@ IN_CHILD(realloc_keeps_contents)
 IN_CHILD(a_block_in_a_corner_moves)
 IN_CHILD(freed_beside_its_tail_a_block_is_whole)
 IN_CHILD(a_block_takes_its_tail_back)
+IN_CHILD(pages_never_touched_are_not_moved)
 IN_CHILD(a_tail_may_begin_a_granule)
 IN_CHILD(pages_are_moved_from_where_no_block_begins)
 IN_CHILD(advice_makes_a_border)
@@ -679,6 +695,7 @@ int main(void)
         cmocka_unit_test(a_block_in_a_corner_moves_in_child),
         cmocka_unit_test(freed_beside_its_tail_a_block_is_whole_in_child),
         cmocka_unit_test(a_block_takes_its_tail_back_in_child),
+        cmocka_unit_test(pages_never_touched_are_not_moved_in_child),
         cmocka_unit_test(a_tail_may_begin_a_granule_in_child),
         cmocka_unit_test(pages_are_moved_from_where_no_block_begins_in_child),
         cmocka_unit_test(advice_makes_a_border_in_child),

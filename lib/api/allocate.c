@@ -8,6 +8,7 @@
 #include "api/allocate.h"
 
 #include "api/names.h"
+#include "base/counters.h"
 #include "heap/heap.h"
 #include "heap/run.h"
 #include "heap/thread.h"
@@ -86,6 +87,7 @@ static OUT_OF_LINE void *malloc_above_small(size_t bytes)
 
 EXPORT void *tarn_malloc(size_t bytes)
 {
+    counter_add(COUNTER_CALL, 1);
     if (LIKELY(bytes <= DIRECT_BYTES_MOST))
         return heap_malloc_small(heap_self, bytes);
     return malloc_above_small(bytes);

@@ -7,6 +7,7 @@
 
 #include "api/classify.h"
 #include "api/names.h"
+#include "base/counters.h"
 #include "base/fatal.h"
 #include "heap/mailbox.h"
 #include "heap/run.h"
@@ -132,6 +133,7 @@ ALWAYS_INLINE void free_hot(void *pointer, bool sized, size_t bytes, const char 
 
 EXPORT void tarn_free(void *pointer)
 {
+    counter_add(COUNTER_CALL, 1);
     free_hot(pointer, false, 0, "free");
 }
 

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 enum counter {
+    COUNTER_CALL,         /* malloc and free; realloc and calloc through them */
     COUNTER_LOCKED,       /* locked read-modify-write operations */
     COUNTER_CAS_RETRY,    /* compare-and-swaps that lost */
     COUNTER_SHARED_LINE,  /* writes to a line that any thread writes */

@@ -187,7 +187,7 @@ ALWAYS_INLINE void *heap_malloc_small(struct heap *heap, size_t bytes)
 ALWAYS_INLINE void *heap_malloc_medium(struct heap *heap, size_t bytes)
 {
     if (bytes <= DIRECT_BYTES_MOST)
-        __builtin_unreachable(); /* spares class_of_size two branches */
+        __builtin_unreachable(); /* spares class_of_size a branch */
     struct pool *pool = heap->bins[class_of_size(bytes)].current;
     struct block *block = pool->free;
     if (UNLIKELY(block->canary != pool))

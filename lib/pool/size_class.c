@@ -17,6 +17,19 @@ const struct class_shape class_shapes[CLASS_COUNT] = {
     FOUR(2560, 512), FOUR(5120, 1024), FOUR(10240, 2048), FOUR(20480, 4096),
 };
 
+#define TIMES_1(class)     class
+#define TIMES_2(class)     class, class
+#define TIMES_4(class)     TIMES_2(class), TIMES_2(class)
+#define TIMES_8(class)     TIMES_4(class), TIMES_4(class)
+#define TIMES_16(class)    TIMES_8(class), TIMES_8(class)
+#define TIMES_32(class)    TIMES_16(class), TIMES_16(class)
+#define FROM(class, times) times(class), times((class) + 1), times((class) + 2), times((class) + 3)
+
+/* The first four, of the sizes up to CLASS_FINE_BYTES, are not used. */
+const uint8_t class_of_coarse[CLASS_BYTES_MOST / CLASS_COARSE_UNIT] = {
+    FROM(20, TIMES_1), FROM(24, TIMES_1),  FROM(28, TIMES_2), FROM(32, TIMES_4),
+    FROM(36, TIMES_8), FROM(40, TIMES_16), FROM(44, TIMES_32)};
+
 uint32_t class_of_aligned_size(size_t bytes, size_t alignment)
 {
     if (bytes > CLASS_BYTES_MOST)

@@ -19,19 +19,23 @@
 #define CLASS_LINEAR_BYTES 128U
 #define CLASS_LINEAR_COUNT 8U
 #define CLASS_FINE_BYTES   512U
-#define CLASS_FINE_COUNT   24U
+#define CLASS_COARSE_UNIT  128U
 #define CLASS_LARGE_FIRST  32U /* pools of 128 KiB and more: blocks above 2 KiB */
 #define BLOCK_ALIGNMENT    16U
+
+/* The classes of requests above CLASS_FINE_BYTES, by (bytes - 1) / CLASS_COARSE_UNIT. */
+extern const uint8_t class_of_coarse[CLASS_BYTES_MOST / CLASS_COARSE_UNIT];
 
 /* The smallest class for a request of `bytes`, 1 <= bytes <= CLASS_BYTES_MOST. */
 ALWAYS_INLINE uint32_t class_of_size(size_t bytes)
 {
     if (bytes <= CLASS_LINEAR_BYTES)
         return (uint32_t)((bytes - 1) / BLOCK_ALIGNMENT);
-    uint32_t log2 = bits_log2(bytes - 1);
-    if (bytes <= CLASS_FINE_BYTES)
+    if (bytes <= CLASS_FINE_BYTES) {
+        uint32_t log2 = bits_log2(bytes - 1);
         return (log2 - 7) * 8 + CLASS_LINEAR_COUNT + (uint32_t)((bytes - 1) >> (log2 - 3)) - 8;
-    return (log2 - 9) * 4 + CLASS_FINE_COUNT + (uint32_t)((bytes - 1) >> (log2 - 2)) - 4;
+    }
+    return class_of_coarse[(bytes - 1) / CLASS_COARSE_UNIT];
 }
 
 /* What follows from a class, as a table: read by every free of another thread's block. */

@@ -99,11 +99,16 @@ static bool map_fresh(size_t bytes, size_t alignment, struct raw_piece *piece)
 
 /* ---- the cache ---- */
 
+/* As much as is in use up to four times the setting, a quarter of it beyond: a program that replaces its
+ * blocks then finds their pages again. */
 static size_t cache_bytes_most(void)
 {
-    size_t share = atomic_load_explicit(&live_bytes, memory_order_relaxed) / 4;
-    return settings.raw_cache_bytes == 0 || settings.raw_cache_bytes > share ? settings.raw_cache_bytes
-                                                                             : share;
+    size_t least = settings.raw_cache_bytes;
+    size_t live = atomic_load_explicit(&live_bytes, memory_order_relaxed);
+    size_t share = live < 4 * least ? live : 4 * least;
+    if (share < live / 4)
+        share = live / 4;
+    return least == 0 || least > share ? least : share;
 }
 
 /* Under raw_lock. */

@@ -63,7 +63,7 @@ struct recorder {
 };
 
 static struct recorder *_Atomic the_recorder;
-static bool has_recorded; /* survives a fork, unlike the recorder */
+static bool has_begun; /* survives a fork, unlike the recorder */
 
 /* The number of this thread, valid in this process alone. */
 static __thread __attribute__((tls_model("initial-exec"))) struct {
@@ -125,7 +125,7 @@ static bool recorder_open(struct recorder *recorder, const char *pattern)
     }
     file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (file < 0) {
-        if (!has_recorded) /* a child without a file of its own has nothing to complain of */
+        if (!has_begun) /* a child without a file of its own has nothing to complain of */
             say(errno == EEXIST ? "exists already; nothing is recorded"
                                 : "cannot be written; nothing is recorded",
                 path);
@@ -134,6 +134,7 @@ static bool recorder_open(struct recorder *recorder, const char *pattern)
     /* Taken from the disk now: a disk that is full later would end the program by SIGBUS. */
     if (posix_fallocate(file, 0, (off_t)bytes) != 0) {
         say("there is no room for it; nothing is recorded", path);
+        unlink(path);
         close(file);
         return false;
     }
@@ -151,7 +152,6 @@ static bool recorder_open(struct recorder *recorder, const char *pattern)
     recorder->header->capacity = capacity;
     recorder->header->process = recorder->process;
     memcpy(recorder->header->magic, RECORDING_MAGIC, sizeof(recorder->header->magic));
-    has_recorded = true;
     return true;
 }
 
@@ -190,6 +190,7 @@ __attribute__((noinline, cold)) static struct recorder *recorder_begin(struct re
                                                 memory_order_relaxed)) {
         pattern = getenv("ALLOC_TRACE_FILE");
         phase = pattern != NULL && *pattern != '\0' && recorder_open(recorder, pattern) ? ON : OFF;
+        has_begun = true;
         /* Release: publishes header and events; pairs with the acquire in recorder_begun. */
         atomic_store_explicit(&recorder->phase, phase, memory_order_release);
     }

@@ -3,6 +3,7 @@
  */
 #include "support.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -19,7 +20,7 @@ void bench_fail(const char *format, ...)
     va_start(arguments, format);
     vsnprintf(line, sizeof(line), format, arguments);
     va_end(arguments);
-    dprintf(STDERR_FILENO, "tarn-workloads: %s\n", line);
+    dprintf(STDERR_FILENO, "%s: %s\n", program_invocation_short_name, line);
     _exit(EXIT_BROKEN_MEMORY);
 }
 

@@ -20,6 +20,7 @@ SCALES = {"rss": 1024, "faults": 1000, "switches": 1}
 # Kinds of rows; none for all.
 GEOMETRIC_ROWS = (
     ("geomean, workloads", ("workload",)),
+    ("geomean, traces", ("trace",)),
     ("geomean, programs", ("program", "server")),
     ("geomean, all", ()),
 )

@@ -29,8 +29,9 @@ class Tools:
         self.folder = folder  # temporary, of this run alone
         self.workloads = os.path.join(build, "bench", "tarn-workloads")
         self.measure = os.path.join(build, "bench", "tarn-measure")
+        self.replay = os.path.join(build, "bench", "tarn-replay")
         self.memcached_load = os.path.join(build, "bench", "tarn-memcached-load")
-        for path in (self.measure, self.memcached_load):
+        for path in (self.measure, self.replay, self.memcached_load):
             if not os.path.exists(path):
                 raise Trouble(f"{path} is missing: the build is not complete")
 

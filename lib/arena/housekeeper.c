@@ -63,24 +63,17 @@ static size_t limit_slots(struct ledger ledger)
     return limit > share ? limit : share;
 }
 
-/* Above this, wholly empty arenas are purged at once. */
-static size_t urgent_bound_slots(struct ledger ledger)
-{
-    size_t bound = limit_slots(ledger) * 8;
-    size_t share = ledger.held_slots / 2;
-    return bound > share ? bound : share;
-}
-
-/* Above this, everything is. */
 static size_t hard_bound_slots(struct ledger ledger)
 {
-    return urgent_bound_slots(ledger) * 2;
+    size_t bound = settings.dirty_limit_bytes / SLOT_BYTES * 128;
+    size_t share = (size_t)ledger.held_slots * 2;
+    return bound > share ? bound : share;
 }
 
 bool housekeeper_is_urgent(void)
 {
     struct ledger ledger = arena_list_ledger();
-    return ledger.dirty_slots > urgent_bound_slots(ledger);
+    return ledger.dirty_slots > hard_bound_slots(ledger);
 }
 
 uint64_t housekeeper_interval_ms(void)
@@ -155,23 +148,13 @@ static void widen_to_pages(uint64_t want[ARENA_WORDS])
     }
 }
 
-static bool is_all_free(struct arena *arena)
-{
-    return arena_free_slots(arena) == ARENA_USABLE_SLOTS;
-}
-
-enum due { DUE_AGED, DUE_EMPTY_ARENAS, DUE_ALL };
-
-/* Of an arena to which nothing has come back for the purge delay all is due. */
-static bool has_rested(struct arena *arena, uint64_t now_ms)
+/* What is due: all that is dirty, when nothing has come back for the purge delay; else what the last tick saw
+ * dirty. */
+static uint32_t purge_arena(struct arena *arena, bool aged_only, uint64_t now_ms)
 {
     uint64_t released_ms = atomic_load_explicit(&arena->released_ms, memory_order_relaxed);
-    return now_ms >= released_ms + settings.purge_delay_ms;
-}
-
-/* All that is dirty, or what the last tick saw dirty. */
-static uint32_t purge_arena(struct arena *arena, bool aged_only)
-{
+    if (now_ms >= released_ms + settings.purge_delay_ms)
+        aged_only = false;
     uint64_t want[ARENA_WORDS];
     uint64_t any = 0;
     for (uint32_t word = 0; word < ARENA_WORDS; word++) {
@@ -192,6 +175,11 @@ static uint32_t purge_arena(struct arena *arena, bool aged_only)
 }
 
 /* ---- retiring ---- */
+
+static bool is_all_free(struct arena *arena)
+{
+    return arena_free_slots(arena) == ARENA_USABLE_SLOTS;
+}
 
 static bool is_clean(struct arena *arena)
 {
@@ -264,7 +252,7 @@ bool housekeeper_revive_one(void)
 /* ---- the tick ---- */
 
 /* Goes round the arenas from where the last round stopped. Returns whether it came round. */
-static bool purge_round(enum due due, uint64_t now_ms, uint32_t slots_most, size_t empty_kept)
+static bool purge_round(bool aged_only, uint64_t now_ms, uint32_t slots_most, size_t empty_kept)
 {
     uint32_t purged = 0;
     size_t empty = 0;
@@ -276,41 +264,30 @@ static bool purge_round(enum due due, uint64_t now_ms, uint32_t slots_most, size
         struct arena *arena = arena_list_get(cursor);
         if (arena == NULL)
             continue;
-        if (due == DUE_EMPTY_ARENAS && !is_all_free(arena))
-            continue;
-        purged += purge_arena(arena, due == DUE_AGED && !has_rested(arena, now_ms));
+        purged += purge_arena(arena, aged_only, now_ms);
         if (is_all_free(arena) && is_clean(arena) && ++empty > empty_kept)
             retire_arena(arena);
     }
     return true;
 }
 
-static enum due what_is_due(bool tick)
-{
-    struct ledger ledger = arena_list_ledger();
-    if (settings.purge_delay_ms == 0 || ledger.dirty_slots > hard_bound_slots(ledger))
-        return DUE_ALL;
-    return tick ? DUE_AGED : DUE_EMPTY_ARENAS;
-}
-
 void housekeeper_tick(uint64_t now_ms)
 {
-    bool tick = now_ms >= atomic_load_explicit(&next_tick_ms, memory_order_relaxed);
+    bool urgent = housekeeper_is_urgent();
+    uint64_t due = atomic_load_explicit(&next_tick_ms, memory_order_relaxed);
     /* Urgent or not, not twice within a millisecond when the last round came to its end. */
-    if ((!tick &&
-         !(housekeeper_is_urgent() && now_ms > atomic_load_explicit(&last_round_ms, memory_order_relaxed))) ||
+    if ((now_ms < due && !(urgent && now_ms > atomic_load_explicit(&last_round_ms, memory_order_relaxed))) ||
         !lock_try(&housekeeping))
         return;
-    bool done = purge_round(what_is_due(tick), now_ms, TICK_SLOTS_MOST, EMPTY_ARENAS_KEPT);
+    bool done =
+        purge_round(!urgent && settings.purge_delay_ms > 0, now_ms, TICK_SLOTS_MOST, EMPTY_ARENAS_KEPT);
     step_grace();
     if (done)
         atomic_store_explicit(&last_round_ms, now_ms, memory_order_relaxed);
     /* A round cut short goes on at the next heartbeat: ages stay as they are for the arenas it did not reach.
      */
-    if (!done)
-        atomic_store_explicit(&next_tick_ms, now_ms, memory_order_relaxed);
-    else if (tick)
-        atomic_store_explicit(&next_tick_ms, now_ms + housekeeper_interval_ms(), memory_order_relaxed);
+    atomic_store_explicit(&next_tick_ms, now_ms + (done ? housekeeper_interval_ms() : 0),
+                          memory_order_relaxed);
     lock_release(&housekeeping);
 }
 
@@ -319,7 +296,7 @@ bool housekeeper_reclaim(void)
     if (!lock_try(&housekeeping))
         return false;
     uint64_t before = total_read(&purged_bytes) + total_read(&unmapped_arenas);
-    purge_round(DUE_ALL, 0, UINT32_MAX, 0);
+    purge_round(false, 0, UINT32_MAX, 0);
     step_grace();
     uint64_t after = total_read(&purged_bytes) + total_read(&unmapped_arenas);
     lock_release(&housekeeping);
@@ -339,7 +316,7 @@ size_t housekeeper_trim(size_t keep_bytes)
 {
     lock_acquire(&housekeeping);
     uint64_t before = total_read(&purged_bytes);
-    purge_round(DUE_ALL, 0, UINT32_MAX, keep_bytes / ARENA_BYTES);
+    purge_round(false, 0, UINT32_MAX, keep_bytes / ARENA_BYTES);
     size_t released = (size_t)(total_read(&purged_bytes) - before);
     bool waiting = retired != NULL || in_grace != NULL;
     lock_release(&housekeeping);

@@ -69,6 +69,8 @@ struct workload_family {
     size_t count;
 };
 
+#define WORKLOAD_COUNT(workloads) (sizeof(workloads) / sizeof((workloads)[0]))
+
 extern const struct workload_family *const workload_registry[]; /* ends with a null pointer */
 
 extern const struct workload_family server_family;

@@ -127,4 +127,4 @@ static const struct workload straggler_workloads[] = {
     },
 };
 
-const struct workload_family straggler_family = {straggler_workloads, 1};
+const struct workload_family straggler_family = {straggler_workloads, WORKLOAD_COUNT(straggler_workloads)};

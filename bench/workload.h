@@ -82,5 +82,12 @@ extern const struct workload_family vectors_family;
 extern const struct workload_family hot_family;
 extern const struct workload_family burst_family;
 extern const struct workload_family straggler_family;
+extern const struct workload_family connection_family;
+extern const struct workload_family pingpong_family;
+extern const struct workload_family sharing_family;
+extern const struct workload_family strings_family;
+extern const struct workload_family zeroed_family;
+extern const struct workload_family aligned_family;
+extern const struct workload_family spans_family;
 
 #endif

@@ -199,22 +199,16 @@ static const struct message_kind large_messages = {64 * 1024, 1024 * 1024, 64, 4
     PIPE_ROW(title, "64 KiB to 1 MiB", large_messages, shape, 2000, __VA_ARGS__)
 
 /* With two threads every shape is the even one. */
-#define MANY                                                                                                 \
-    {4, false}, {16, false},                                                                                 \
-    {                                                                                                        \
-        64, false                                                                                            \
-    }
-
 static const struct workload pipe_workloads[] = {
     SMALL_ROW("small", EVEN, {2, true}, {4, false}, {8, true}, {16, false}, {64, false}),
     MIXED_ROW("mixed", EVEN, {2, true}, {4, false}, {8, true}, {16, false}, {64, false}),
-    LARGE_ROW("large", EVEN, {2, false}, MANY),
-    SMALL_ROW("gather-small", GATHER, MANY),
-    MIXED_ROW("gather-mixed", GATHER, MANY),
-    LARGE_ROW("gather-large", GATHER, MANY),
-    SMALL_ROW("spread-small", SPREAD, MANY),
-    MIXED_ROW("spread-mixed", SPREAD, MANY),
-    LARGE_ROW("spread-large", SPREAD, MANY),
+    LARGE_ROW("large", EVEN, {2, false}, {4, false}, {16, false}, {64, false}),
+    SMALL_ROW("gather-small", GATHER, {4, false}, {16, false}, {64, false}),
+    MIXED_ROW("gather-mixed", GATHER, {4, false}, {16, false}, {64, false}),
+    LARGE_ROW("gather-large", GATHER, {4, false}, {16, false}, {64, false}),
+    SMALL_ROW("spread-small", SPREAD, {4, false}, {16, false}, {64, false}),
+    MIXED_ROW("spread-mixed", SPREAD, {4, false}, {16, false}, {64, false}),
+    LARGE_ROW("spread-large", SPREAD, {4, false}, {16, false}, {64, false}),
     SMALL_ROW("uneven-small", UNEVEN, {16, false}, {64, false}),
     MIXED_ROW("uneven-mixed", UNEVEN, {16, false}, {64, false}),
     LARGE_ROW("uneven-large", UNEVEN, {16, false}, {64, false}),

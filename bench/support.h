@@ -137,4 +137,8 @@ static inline void piece_free(const struct piece *piece)
     free(piece->block);
 }
 
+/* Idle for a little more than a second, then a little work of all sizes: an allocator that gives memory back
+ * with a delay, or when it is called next, has done so. Before memory is read. */
+void let_time_pass(struct rng *rng);
+
 #endif

@@ -13,7 +13,7 @@
 
 #include <pthread.h>
 
-enum { MAX_RUNS = 128 };
+enum { MAX_RUNS = 512 };
 
 struct run {
     const struct workload *workload;

@@ -1,5 +1,5 @@
 /*
- * The cold half of support.h: giving up, allocation that may not fail, tables of sizes.
+ * The cold half of support.h: giving up, allocation that may not fail, tables of sizes, idling.
  */
 #include "support.h"
 
@@ -8,9 +8,18 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { EXIT_BROKEN_MEMORY = 3 };
+enum {
+    EXIT_BROKEN_MEMORY = 3,
+    IDLE_MS = 1100,
+    MS_PER_S = 1000,
+    NS_PER_MS = 1000000,
+    WORK_BLOCKS = 4000,
+    WORK_SMALLEST_BYTES = 16,
+    WORK_LARGEST_BYTES = 4096,
+};
 
 void bench_fail(const char *format, ...)
 {
@@ -70,5 +79,19 @@ void size_table_fill(struct size_table *table, uint32_t smallest, uint32_t large
         double part = (double)entry / (SIZE_TABLE_ENTRIES - 1);
 
         table->sizes[entry] = (uint32_t)(smallest * exp2(part * doublings));
+    }
+}
+
+void let_time_pass(struct rng *rng)
+{
+    const struct timespec idle = {IDLE_MS / MS_PER_S, (long)(IDLE_MS % MS_PER_S) * NS_PER_MS};
+    struct size_table sizes;
+
+    nanosleep(&idle, NULL);
+    size_table_fill(&sizes, WORK_SMALLEST_BYTES, WORK_LARGEST_BYTES);
+    for (int count = 0; count < WORK_BLOCKS; count++) {
+        struct piece piece = piece_draw(&sizes, rng);
+
+        piece_free(&piece);
     }
 }

@@ -14,6 +14,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Prints one line on stderr and ends the process with status 3, at once and from any thread. */
@@ -99,5 +100,45 @@ static inline void block_check(const void *block, size_t size, uint64_t tag)
     if (middle + WORD_BYTES <= size - WORD_BYTES && word_get(bytes + middle) != tag + middle)
         block_is_wrong(block, size, middle);
 }
+
+/* A block with what its owner knows of it. */
+struct piece {
+    void *block;
+    size_t size;
+    uint64_t tag;
+};
+
+/* Writes a fresh block. */
+static inline struct piece piece_of(void *block, size_t size, uint64_t tag)
+{
+    block_write(block, size, tag);
+    return (struct piece){.block = block, .size = size, .tag = tag};
+}
+
+static inline struct piece piece_make(size_t size, uint64_t tag)
+{
+    return piece_of(must_malloc(size), size, tag);
+}
+
+/* Of a size and with a tag drawn at random. */
+static inline struct piece piece_draw(const struct size_table *sizes, struct rng *rng)
+{
+    uint32_t size = size_table_draw(sizes, rng);
+
+    return piece_make(size, rng_next(rng));
+}
+
+/* Checks and frees. A piece of zeros is none. */
+static inline void piece_free(const struct piece *piece)
+{
+    if (piece->block == NULL)
+        return;
+    block_check(piece->block, piece->size, piece->tag);
+    free(piece->block);
+}
+
+/* Idle for a little more than a second, then a little work of all sizes: an allocator that gives memory back
+ * with a delay, or when it is called next, has done so. Before memory is read. */
+void let_time_pass(struct rng *rng);
 
 #endif

@@ -69,6 +69,8 @@ struct workload_family {
     size_t count;
 };
 
+#define WORKLOAD_COUNT(workloads) (sizeof(workloads) / sizeof((workloads)[0]))
+
 extern const struct workload_family *const workload_registry[]; /* ends with a null pointer */
 
 extern const struct workload_family server_family;
@@ -80,5 +82,15 @@ extern const struct workload_family vectors_family;
 extern const struct workload_family hot_family;
 extern const struct workload_family burst_family;
 extern const struct workload_family straggler_family;
+extern const struct workload_family containers_family;
+extern const struct workload_family phases_family;
+extern const struct workload_family idle_family;
+extern const struct workload_family connection_family;
+extern const struct workload_family pingpong_family;
+extern const struct workload_family sharing_family;
+extern const struct workload_family strings_family;
+extern const struct workload_family zeroed_family;
+extern const struct workload_family aligned_family;
+extern const struct workload_family spans_family;
 
 #endif

@@ -53,6 +53,9 @@ class WorkloadRow(Row):
 
     kind = "workload"
     TIMEOUT_S = 40
+    FIGURES = ("rss_before", "rss_after", "rss_peak", "minor_faults", "minor_faults_timed", "switches_timed",
+               "items_per_second")
+    WORKLOAD_FIGURE = "held_"  # what a workload reports begins with this
 
     def __init__(self, tools, workload, threads, by_default, timed, operation):
         super().__init__(workload if threads == 1 else f"{workload} x{threads}", operation)
@@ -78,10 +81,9 @@ class WorkloadRow(Row):
         # Google Benchmark divides by the iterations of all threads together.
         rounds = benchmark["iterations"] // benchmark["threads"]
         sample.time_s = benchmark["real_time"] * benchmark["threads"] * rounds / 1e3
-        for name in ("rss_before", "rss_after", "rss_peak", "minor_faults", "minor_faults_timed", "switches_timed",
-                     "items_per_second", "held_at_peak", "held_by_stragglers", "held_when_empty"):
-            if name in benchmark:
-                sample.figures[name] = benchmark[name]
+        for name, value in benchmark.items():
+            if name in self.FIGURES or name.startswith(self.WORKLOAD_FIGURE):
+                sample.figures[name] = value
         return sample
 
 

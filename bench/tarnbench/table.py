@@ -30,6 +30,13 @@ FIGURE_LINES = {
     "held_at_peak": "400,000 blocks of 133 B",
     "held_by_stragglers": "all but 0.1 % freed",
     "held_when_empty": "all freed",
+    "held_after_phase_1": "after 16 to 128 B, 1/128 survives",
+    "held_after_phase_2": "after 96 B to 1 KiB, too",
+    "held_after_phase_3": "after 768 B to 16 KiB, too",
+    "held_after_phase_4": "after 24 to 512 B, too",
+    "held_after_all_phases": "survivors freed",
+    "held_by_idle_threads": "threads idle, all freed",
+    "held_after_threads": "threads ended",
     "rss_after_load": "resident after the load",
     "rss_after_flush": "resident after all keys were deleted",
 }

@@ -100,9 +100,9 @@ static const struct workload burst_workloads[] = {
     {
         .name = "burst/same",
         .operation = "burst of 20,000 blocks of 16 to 512 B, freed in the order they were made",
-        .threads = {{1, true}, {4, false}},
-        .operations = 32,
-        .rounds = 3,
+        .threads = {{1, true}, {2, false}, {4, false}, {16, false}, {64, false}},
+        .operations = 64,
+        .rounds = 2,
         .parameters = &same,
         .prepare = prepare,
         .round = round_of_bursts,
@@ -111,9 +111,9 @@ static const struct workload burst_workloads[] = {
     {
         .name = "burst/reverse",
         .operation = "burst of 20,000 blocks of 16 to 512 B, freed last first",
-        .threads = {{1, true}, {4, false}},
-        .operations = 32,
-        .rounds = 3,
+        .threads = {{1, true}, {2, false}, {4, false}, {16, false}, {64, false}},
+        .operations = 64,
+        .rounds = 2,
         .parameters = &reversed,
         .prepare = prepare,
         .round = round_of_bursts,
@@ -122,9 +122,9 @@ static const struct workload burst_workloads[] = {
     {
         .name = "burst/random",
         .operation = "burst of 20,000 blocks of 16 to 512 B, freed in a random order",
-        .threads = {{1, true}, {4, true}},
-        .operations = 32,
-        .rounds = 3,
+        .threads = {{1, true}, {2, false}, {4, true}, {16, false}, {64, false}},
+        .operations = 64,
+        .rounds = 2,
         .parameters = &random_order,
         .prepare = prepare,
         .round = round_of_bursts,
@@ -132,4 +132,4 @@ static const struct workload burst_workloads[] = {
     },
 };
 
-const struct workload_family burst_family = {burst_workloads, 3};
+const struct workload_family burst_family = {burst_workloads, WORKLOAD_COUNT(burst_workloads)};

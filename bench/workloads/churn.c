@@ -1,11 +1,12 @@
 /*
  * Threads come and go: a server with a thread per connection, or a program that runs each job on a fresh
- * thread.
+ * thread. Between 1 and 64 of them are alive at a time, the latest included.
  *
  * A thread lives for some hundred allocations. Most of what it makes it frees itself; the rest, its result,
  * outlives it and is freed by a later thread, when the maker has long gone. What an allocator keeps per
  * thread must be handed on, or memory grows with the number of threads that ever lived; and it must be cheap
- * to set up, since a short life has little time to earn it back.
+ * to set up, since a short life has little time to earn it back. The clean rows leave nothing: what they cost
+ * beside the threads themselves is the setting up and the clearing away.
  *
  *      main thread keeps `width` threads alive:  start ─ … ─ join the oldest ─ start ─ …
  *      each thread:  take what is in a mailbox, check and free it ─ work ─ leave the results in the mailbox
@@ -27,22 +28,20 @@ enum {
     RESULTS = 32,
     SMALLEST_BYTES = 16,
     LARGEST_BYTES = 4096,
-    WIDEST = 16,
-};
-
-struct piece {
-    void *block;
-    uint32_t size;
-    uint64_t tag;
+    WIDEST = 64,
 };
 
 struct result {
     struct piece pieces[RESULTS];
 };
 
+struct churn_kind {
+    int width;  /* threads alive at a time */
+    bool clean; /* nothing survives its thread */
+};
+
 struct churn {
-    int width; /* threads alive at a time */
-    uint64_t operations;
+    struct churn_kind kind;
     struct size_table sizes;
     _Atomic(struct result *) mailboxes[MAILBOXES];
 };
@@ -53,21 +52,6 @@ struct job {
     pthread_t thread;
 };
 
-static struct piece piece_make(const struct churn *churn, struct rng *rng)
-{
-    struct piece piece = {.size = size_table_draw(&churn->sizes, rng), .tag = rng_next(rng)};
-
-    piece.block = must_malloc(piece.size);
-    block_write(piece.block, piece.size, piece.tag);
-    return piece;
-}
-
-static void piece_free(const struct piece *piece)
-{
-    block_check(piece->block, piece->size, piece->tag);
-    free(piece->block);
-}
-
 static void result_free(struct result *result)
 {
     if (result == NULL)
@@ -77,6 +61,16 @@ static void result_free(struct result *result)
     free(result);
 }
 
+/* The first pieces survive their thread. */
+static struct result *result_make(const struct piece *pieces)
+{
+    struct result *result = must_malloc(sizeof(*result));
+
+    for (int index = 0; index < RESULTS; index++)
+        result->pieces[index] = pieces[index];
+    return result;
+}
+
 static void *live(void *argument)
 {
     struct job *job = argument;
@@ -84,23 +78,21 @@ static void *live(void *argument)
     struct rng rng = rng_seed(job->seed);
     _Atomic(struct result *) *mailbox = &churn->mailboxes[rng_below(&rng, MAILBOXES)];
     struct piece pieces[LIVE_BLOCKS];
-    struct result *result;
+    int kept = churn->kind.clean ? 0 : RESULTS;
 
     result_free(atomic_exchange_explicit(mailbox, NULL, memory_order_acq_rel));
     for (int index = 0; index < LIVE_BLOCKS; index++)
-        pieces[index] = piece_make(churn, &rng);
+        pieces[index] = piece_draw(&churn->sizes, &rng);
     for (int count = LIVE_BLOCKS; count < BLOCKS_PER_THREAD; count++) {
         struct piece *piece = &pieces[rng_below(&rng, LIVE_BLOCKS)];
 
         piece_free(piece);
-        *piece = piece_make(churn, &rng);
+        *piece = piece_draw(&churn->sizes, &rng);
     }
-    result = must_malloc(sizeof(*result));
-    for (int index = 0; index < RESULTS; index++)
-        result->pieces[index] = pieces[index];
-    for (int index = RESULTS; index < LIVE_BLOCKS; index++)
+    for (int index = kept; index < LIVE_BLOCKS; index++)
         piece_free(&pieces[index]);
-    result_free(atomic_exchange_explicit(mailbox, result, memory_order_acq_rel));
+    if (kept > 0)
+        result_free(atomic_exchange_explicit(mailbox, result_make(pieces), memory_order_acq_rel));
     return NULL;
 }
 
@@ -108,7 +100,7 @@ static void round_of_lives(void *state, struct turn *turn)
 {
     struct churn *churn = state;
     struct job jobs[WIDEST];
-    uint64_t width = (uint64_t)churn->width;
+    uint64_t width = (uint64_t)churn->kind.width;
 
     for (uint64_t started = 0; started < turn->operations + width; started++) {
         struct job *job = &jobs[started % width];
@@ -128,8 +120,7 @@ static void *prepare(const struct workload *workload, int threads)
     struct churn *churn = must_calloc(1, sizeof(*churn));
 
     (void)threads;
-    churn->width = *(const int *)workload->parameters;
-    churn->operations = workload->operations;
+    churn->kind = *(const struct churn_kind *)workload->parameters;
     size_table_fill(&churn->sizes, SMALLEST_BYTES, LARGEST_BYTES);
     return churn;
 }
@@ -143,32 +134,30 @@ static void finish(void *state)
     free(churn);
 }
 
-static const int four_alive = 4;
-static const int sixteen_alive = WIDEST;
+#define CHURN_ROW(title, alive, is_clean, fate, wanted)                                                      \
+    {                                                                                                        \
+        .name = "churn/" title, .operation = "thread that lives for 400 blocks of 16 B to 4 KiB, " fate,     \
+        .threads = {{1, wanted}}, .operations = 500, .rounds = 3,                                            \
+        .parameters = &(const struct churn_kind){.width = (alive), .clean = (is_clean)}, .prepare = prepare, \
+        .round = round_of_lives, .finish = finish                                                            \
+    }
+
+#define LEAVING_ROW(title, alive, wanted)                                                                    \
+    CHURN_ROW(title, alive, false, "32 of them freed by a later thread", wanted)
+
+#define CLEAN_ROW(title, alive) CHURN_ROW("clean-" title, alive, true, "all freed by itself", false)
 
 static const struct workload churn_workloads[] = {
-    {
-        .name = "churn/4-alive",
-        .operation = "thread that lives for 400 blocks of 16 B to 4 KiB, 32 of them freed by a later thread",
-        .threads = {{1, true}},
-        .operations = 500,
-        .rounds = 3,
-        .parameters = &four_alive,
-        .prepare = prepare,
-        .round = round_of_lives,
-        .finish = finish,
-    },
-    {
-        .name = "churn/16-alive",
-        .operation = "thread that lives for 400 blocks of 16 B to 4 KiB, 32 of them freed by a later thread",
-        .threads = {{1, true}},
-        .operations = 500,
-        .rounds = 3,
-        .parameters = &sixteen_alive,
-        .prepare = prepare,
-        .round = round_of_lives,
-        .finish = finish,
-    },
+    LEAVING_ROW("1-alive", 1, false),
+    LEAVING_ROW("2-alive", 2, false),
+    LEAVING_ROW("4-alive", 4, true),
+    LEAVING_ROW("16-alive", 16, true),
+    LEAVING_ROW("64-alive", WIDEST, false),
+    CLEAN_ROW("1-alive", 1),
+    CLEAN_ROW("2-alive", 2),
+    CLEAN_ROW("4-alive", 4),
+    CLEAN_ROW("16-alive", 16),
+    CLEAN_ROW("64-alive", WIDEST),
 };
 
-const struct workload_family churn_family = {churn_workloads, 2};
+const struct workload_family churn_family = {churn_workloads, WORKLOAD_COUNT(churn_workloads)};

@@ -84,8 +84,9 @@ static const size_t sizes[] = {8,    16,   32,   64,    128,   256,   512,   102
 #define HOT_ROW(index, title, count, wanted)                                                                 \
     {                                                                                                        \
         .name = "hot/" title, .operation = "free and malloc of " title,                                      \
-        .threads = {{1, wanted}, {4, false}}, .operations = (count), .rounds = 3,                            \
-        .parameters = &sizes[index], .prepare = prepare, .round = round_of_pairs, .finish = finish           \
+        .threads = {{1, wanted}, {2, false}, {4, false}, {16, false}, {64, false}}, .operations = (count),   \
+        .rounds = 3, .parameters = &sizes[index], .prepare = prepare, .round = round_of_pairs,               \
+        .finish = finish                                                                                     \
     }
 
 static const struct workload hot_workloads[] = {
@@ -99,4 +100,4 @@ static const struct workload hot_workloads[] = {
     HOT_ROW(14, "256KiB", 200000, false),
 };
 
-const struct workload_family hot_family = {hot_workloads, sizeof(hot_workloads) / sizeof(hot_workloads[0])};
+const struct workload_family hot_family = {hot_workloads, WORKLOAD_COUNT(hot_workloads)};

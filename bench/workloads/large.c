@@ -13,7 +13,8 @@
 #include <stdlib.h>
 
 enum {
-    BLOCKS_PER_THREAD = 6,
+    BLOCKS_PER_THREAD = 6, /* at most, and */
+    BLOCKS = 128,          /* of all threads together, or many threads would need gigabytes */
     SMALLEST_BYTES = 512 * 1024,
     LARGEST_BYTES = 8 * 1024 * 1024,
     PROBE_BYTES = 4096, /* zeros are looked for at this distance */
@@ -35,6 +36,7 @@ struct holder {
 
 struct large {
     int threads;
+    uint32_t blocks_per_thread;
     struct size_table sizes;
     struct holder *holders;
 };
@@ -84,7 +86,7 @@ static void round_of_blocks(void *state, struct turn *turn)
     struct holder *holder = &large->holders[turn->thread];
 
     for (uint64_t count = 0; count < turn->operations; count++) {
-        struct large_block *block = &holder->blocks[rng_below(&turn->rng, BLOCKS_PER_THREAD)];
+        struct large_block *block = &holder->blocks[rng_below(&turn->rng, large->blocks_per_thread)];
         size_t size = size_table_draw(&large->sizes, &turn->rng);
         unsigned char fill = (unsigned char)(rng_below(&turn->rng, 255) + 1);
         uint32_t choice = rng_below(&turn->rng, CHOICES);
@@ -102,6 +104,8 @@ static void *prepare(const struct workload *workload, int threads)
 
     (void)workload;
     large->threads = threads;
+    large->blocks_per_thread =
+        (uint32_t)(threads * BLOCKS_PER_THREAD > BLOCKS ? BLOCKS / threads : BLOCKS_PER_THREAD);
     size_table_fill(&large->sizes, SMALLEST_BYTES, LARGEST_BYTES);
     large->holders = must_aligned(LINE_BYTES, (size_t)threads * sizeof(*large->holders));
     memset(large->holders, 0, (size_t)threads * sizeof(*large->holders));
@@ -123,7 +127,7 @@ static const struct workload large_workloads[] = {
     {
         .name = "large",
         .operation = "block of 0.5 to 8 MiB, all of it written, put in the place of an older one",
-        .threads = {{1, true}, {2, false}, {4, true}, {16, false}},
+        .threads = {{1, true}, {2, false}, {4, true}, {16, false}, {64, false}},
         .operations = 120,
         .rounds = 3,
         .prepare = prepare,
@@ -132,4 +136,4 @@ static const struct workload large_workloads[] = {
     },
 };
 
-const struct workload_family large_family = {large_workloads, 1};
+const struct workload_family large_family = {large_workloads, WORKLOAD_COUNT(large_workloads)};

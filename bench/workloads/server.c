@@ -57,13 +57,6 @@ struct server {
     struct slot slots[CACHE_SLOTS];
 };
 
-/* A block of this request. */
-struct object {
-    void *block;
-    size_t size;
-    uint64_t tag;
-};
-
 static uint64_t value_tag(uint32_t key, uint32_t size)
 {
     return mix64(((uint64_t)key << 32) | size);
@@ -75,24 +68,6 @@ static void *value_make(uint32_t key, uint32_t size)
 
     block_write(value, size, value_tag(key, size));
     return value;
-}
-
-static struct object object_make(size_t size, size_t alignment, uint64_t tag)
-{
-    struct object object = {
-        .block = alignment > 0 ? must_aligned(alignment, size) : must_malloc(size),
-        .size = size,
-        .tag = tag,
-    };
-
-    block_write(object.block, size, tag);
-    return object;
-}
-
-static void object_free(const struct object *object)
-{
-    block_check(object->block, object->size, object->tag);
-    free(object->block);
 }
 
 static struct slot *slot_of(struct server *server, uint32_t key, pthread_mutex_t **lock)
@@ -149,28 +124,33 @@ static void look_up(struct server *server, struct rng *rng)
     free(reply);
 }
 
+static struct piece aligned_object(size_t size, uint64_t tag)
+{
+    return piece_of(must_aligned(ALIGNED_BYTES, size), size, tag);
+}
+
 static void serve(struct server *server, struct rng *rng)
 {
-    struct object objects[MOST_OBJECTS + 2];
+    struct piece objects[MOST_OBJECTS + 2];
     uint64_t tag = rng_next(rng);
     uint32_t wanted = FEWEST_OBJECTS + rng_below(rng, MOST_OBJECTS - FEWEST_OBJECTS + 1);
     uint32_t count = 0;
 
     while (count < wanted / 2)
-        objects[count++] = object_make(size_table_draw(&server->object_sizes, rng), 0, tag++);
+        objects[count++] = piece_make(size_table_draw(&server->object_sizes, rng), tag++);
     if (rng_below(rng, REQUESTS_PER_BUFFER) == 0)
-        objects[count++] = object_make(size_table_draw(&server->buffer_sizes, rng), 0, tag++);
+        objects[count++] = piece_make(size_table_draw(&server->buffer_sizes, rng), tag++);
     if (rng_below(rng, REQUESTS_PER_ALIGNED) == 0)
-        objects[count++] = object_make(size_table_draw(&server->object_sizes, rng), ALIGNED_BYTES, tag++);
+        objects[count++] = aligned_object(size_table_draw(&server->object_sizes, rng), tag++);
     for (int lookup = 0; lookup < LOOKUPS_PER_REQUEST; lookup++)
         look_up(server, rng);
     while (count < wanted)
-        objects[count++] = object_make(size_table_draw(&server->object_sizes, rng), 0, tag++);
+        objects[count++] = piece_make(size_table_draw(&server->object_sizes, rng), tag++);
     /* What was made last goes first, as scopes close; the objects of the parser go in the order they came. */
     while (count > wanted / 2)
-        object_free(&objects[--count]);
+        piece_free(&objects[--count]);
     for (uint32_t index = 0; index < count; index++)
-        object_free(&objects[index]);
+        piece_free(&objects[index]);
 }
 
 static void *prepare(const struct workload *workload, int threads)
@@ -212,7 +192,7 @@ static const struct workload server_workloads[] = {
     {
         .name = "server",
         .operation = "request: about 13 objects of 16 B to 16 KiB, 2 look-ups in a shared cache",
-        .threads = {{1, true}, {2, false}, {4, true}, {16, true}},
+        .threads = {{1, true}, {2, false}, {4, true}, {16, true}, {64, false}},
         .operations = 40000,
         .rounds = 3,
         .prepare = prepare,
@@ -221,4 +201,4 @@ static const struct workload server_workloads[] = {
     },
 };
 
-const struct workload_family server_family = {server_workloads, 1};
+const struct workload_family server_family = {server_workloads, WORKLOAD_COUNT(server_workloads)};

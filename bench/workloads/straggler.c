@@ -14,44 +14,20 @@
 #include "../workload.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 enum {
     BLOCKS = 400000,
     BLOCK_BYTES = 133,
     STRAGGLER_EVERY = 1000,
-    IDLE_MS = 1100,
-    WORK_BLOCKS = 4000,
-    WORK_SMALLEST_BYTES = 16,
-    WORK_LARGEST_BYTES = 4096,
-    MS_PER_S = 1000,
-    NS_PER_MS = 1000000,
 };
 
 struct straggler {
-    struct size_table work_sizes;
     long start_kib;
     long peak_kib;
     long stragglers_kib;
     long empty_kib;
     void *blocks[BLOCKS];
 };
-
-/* Idle for a moment, then a little work. */
-static void let_time_pass(struct straggler *straggler, struct rng *rng)
-{
-    const struct timespec idle = {IDLE_MS / MS_PER_S, (long)(IDLE_MS % MS_PER_S) * NS_PER_MS};
-
-    nanosleep(&idle, NULL);
-    for (int count = 0; count < WORK_BLOCKS; count++) {
-        uint32_t size = size_table_draw(&straggler->work_sizes, rng);
-        void *block = must_malloc(size);
-
-        block_write(block, size, (uint64_t)count);
-        block_check(block, size, (uint64_t)count);
-        free(block);
-    }
-}
 
 static void drop(struct straggler *straggler, int index)
 {
@@ -67,7 +43,6 @@ static void *prepare(const struct workload *workload, int threads)
     (void)workload;
     (void)threads;
     memset(straggler, 0, sizeof(*straggler)); /* resident before the start is read */
-    size_table_fill(&straggler->work_sizes, WORK_SMALLEST_BYTES, WORK_LARGEST_BYTES);
     return straggler;
 }
 
@@ -86,11 +61,11 @@ static void fill_and_drop(void *state, struct turn *turn)
     for (int index = 0; index < BLOCKS; index++)
         if (index % STRAGGLER_EVERY != 0)
             drop(straggler, index);
-    let_time_pass(straggler, &turn->rng);
+    let_time_pass(&turn->rng);
     straggler->stragglers_kib = process_usage_now().rss_kib;
     for (int index = 0; index < BLOCKS; index += STRAGGLER_EVERY)
         drop(straggler, index);
-    let_time_pass(straggler, &turn->rng);
+    let_time_pass(&turn->rng);
     straggler->empty_kib = process_usage_now().rss_kib;
 }
 
@@ -127,4 +102,4 @@ static const struct workload straggler_workloads[] = {
     },
 };
 
-const struct workload_family straggler_family = {straggler_workloads, 1};
+const struct workload_family straggler_family = {straggler_workloads, WORKLOAD_COUNT(straggler_workloads)};

@@ -94,7 +94,7 @@ static const struct workload tail_workloads[] = {
     {
         .name = "tail",
         .operation = "block of 16 B to 256 KiB by a power law, put in the place of an older one",
-        .threads = {{1, true}, {2, false}, {4, true}, {16, false}},
+        .threads = {{1, true}, {2, false}, {4, true}, {16, false}, {64, false}},
         .operations = 300000,
         .rounds = 3,
         .prepare = prepare,
@@ -103,4 +103,4 @@ static const struct workload tail_workloads[] = {
     },
 };
 
-const struct workload_family tail_family = {tail_workloads, 1};
+const struct workload_family tail_family = {tail_workloads, WORKLOAD_COUNT(tail_workloads)};

@@ -134,7 +134,7 @@ static const struct workload vectors_workloads[] = {
     {
         .name = "vectors",
         .operation = "append to one of 300 vectors and strings of 32 B to 128 KiB",
-        .threads = {{1, true}, {2, false}, {4, true}, {16, false}},
+        .threads = {{1, true}, {2, false}, {4, true}, {16, false}, {64, false}},
         .operations = 100000,
         .rounds = 3,
         .prepare = prepare,
@@ -143,4 +143,4 @@ static const struct workload vectors_workloads[] = {
     },
 };
 
-const struct workload_family vectors_family = {vectors_workloads, 1};
+const struct workload_family vectors_family = {vectors_workloads, WORKLOAD_COUNT(vectors_workloads)};

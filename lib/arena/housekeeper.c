@@ -65,9 +65,8 @@ static size_t limit_slots(struct ledger ledger)
 
 static size_t hard_bound_slots(struct ledger ledger)
 {
-    size_t bound = settings.dirty_limit_bytes / SLOT_BYTES * 128;
-    size_t share = (size_t)ledger.held_slots * 2;
-    return bound > share ? bound : share;
+    size_t bound = settings.dirty_limit_bytes / SLOT_BYTES * 16;
+    return bound > ledger.held_slots ? bound : ledger.held_slots;
 }
 
 bool housekeeper_is_urgent(void)

@@ -9,7 +9,7 @@
  *
  * Dirty memory is bounded in two ways. By age: what stays dirty and free for the purge delay is purged. By
  * bytes: above limit = max(dirty limit, held / 8) the delay is a quarter, and what exceeds the hard bound of
- * max(128 dirty limits, 2 held) is purged at once, also by the thread that frees.
+ * max(16 dirty limits, held) is purged at once, also by the thread that frees.
  *
  * Lock rank: below the raw lock and the late-heap lock (docs/concurrency.md). Never waited for on a path of
  * malloc or free; malloc_trim and fork wait for it.

@@ -35,13 +35,13 @@ static inline uint32_t run_slots_for(size_t bytes)
     return (uint32_t)((bytes + SLOT_BYTES - 1) >> SLOT_LOG2);
 }
 
+/* Takes a kept run out and enters it in the slot map. */
 static inline void *run_take_at(struct heap *heap, uint32_t index)
 {
     struct kept_run *kept = &heap->runs[index % RUNS_KEPT];
     void *run = kept->run;
     /* release: pairs with the acquire in run_word_at, for a program that hands the pointer over without
-     * order.
-     */
+     * order. */
     atomic_store_explicit(run_word_of(run), run_word(arena_slot_of(run), kept->slots), memory_order_release);
     heap->run_slots -= kept->slots;
     *kept = (struct kept_run){NULL, 0};

@@ -1,5 +1,5 @@
 """The table on stdout."""
-from .statistics import BEST
+from .statistics import BEST, CONFIDENCE, LEAST_SAMPLES
 
 ABSENT = "-"
 FAILED = "fail"
@@ -10,13 +10,16 @@ LEAD_NAME = 6  # characters of the name of the base, before its milliseconds
 # Heading of each group of columns, and how one of its cells is written.
 GROUPS = {
     "time": "time, ratio of medians to {base}",
+    "spread": "time, +-% of each",
     "cpu": "CPU time, ratio of medians to {base}",
     "rss": "peak resident memory, MiB",
+    "after": "resident after the work, MiB",
     "faults": "minor faults, thousands",
     "switches": "context switches",
 }
 RATIO_GROUPS = ("time", "cpu")
-SCALES = {"rss": 1024, "faults": 1000, "switches": 1}
+SPREAD_GROUP = "spread"
+SCALES = {"rss": 1024, "after": 1024, "faults": 1000, "switches": 1}
 # Kinds of rows; none for all.
 GEOMETRIC_ROWS = (
     ("geomean, workloads", ("workload",)),
@@ -60,6 +63,9 @@ class Table:
         if group in RATIO_GROUPS:
             ratio = self.results.ratio(row, name, group)
             return f"{ratio:.2f}" if ratio else ABSENT
+        if group == SPREAD_GROUP:
+            spread = self.results.spread_of(row, name)
+            return ABSENT if spread is None else f"{100 * spread:.1f}"
         value = self.results.value(row, name, group)
         return ABSENT if value is None else number(value / SCALES[group])
 
@@ -102,6 +108,8 @@ class Table:
 
     def geometric_cells(self, rows, group):
         """Ratios to the base in every group. A star: not over all rows that the reference has."""
+        if group == SPREAD_GROUP:
+            return self.cells(ABSENT for _ in self.results.names)
         texts = []
         whole = max(self.results.geometric(rows, name, group)[1] for name in self.results.names)
         for name in self.results.names:
@@ -113,8 +121,11 @@ class Table:
         """What a reader has to know of the columns."""
         measured = "the best allocator of the row" if self.results.reference == BEST else self.base_name()
         yield (f"Time of wall: the timed part, by the clock. Time of cpu: user and system time of the process, from "
-               f"start to end.\nColumn ms: the median of {measured}. Column +-%: half of the range of the rounds, of "
-               f"the middle allocator.")
+               f"start to end.\nColumn ms: the median of {measured}. Columns +-%: half of the interval that holds the true "
+               f"median with {100 * CONFIDENCE:.0f} % (up to\n{LEAST_SAMPLES} rounds: half of their range); the one "
+               f"before the ratios is that of the middle allocator.")
+        if "after" in self.groups:
+            yield "Resident after the work: workloads, when all is freed; redis, all keys deleted; else after the load."
         if any("*" in line for line in self.row_lines(self.groups)):
             yield "A star: the mean is over fewer rows than that of the others; compare it with care."
 

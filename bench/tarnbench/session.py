@@ -67,6 +67,7 @@ class Session:
         self.samples = {row.name: {allocator.name: [] for allocator in self.columns(row)} for row in rows}
         self.failures = {}  # (row name, allocator name) → what went wrong
         self.timeouts = collections.Counter()  # allocator name → rows that did not end in time
+        self.rss_over_time = {}  # row name → allocator name → [(seconds, KiB)]
         self.rounds_done = 0
         self.interrupted = False
         self.cut_short = False
@@ -202,6 +203,24 @@ class Session:
                 for _, run in begun:
                     run.close()
 
+    def watch(self, tools):
+        """One more run of everything, whose resident memory is looked at again and again; no sample of it counts."""
+        plan = [(row, allocator) for row in self.rows for allocator in self.columns(row)
+                if self.can_run(row, allocator)]
+        try:
+            for done, (row, allocator) in enumerate(plan):
+                self.progress.show(f"memory over time, {done}/{len(plan)}: {row.name} with {allocator.name}")
+                tools.watch = []
+                try:
+                    row.measure(allocator)
+                    self.rss_over_time.setdefault(row.name, {})[allocator.name] = tools.watch
+                except Failure as failure:
+                    self.fail(row, allocator, failure)
+        except KeyboardInterrupt:
+            self.interrupted = True
+        tools.watch = None
+        self.progress.clear()
+
     def seconds_left(self, part):
         """From the rounds and the `part` of a round that are done; None as long as that is too little to go by.
 
@@ -247,7 +266,8 @@ class Session:
                 wrong = [sample.output for sample in given if sample.output != expected[0].output]
                 if wrong:
                     given_text, right_text = (" ".join(text.split()) for text in (wrong[0], expected[0].output))
-                    self.failures[row.name, name] = f"its output «{given_text}» is not that under glibc, «{right_text}»"
+                    self.failures[row.name, name] = (f"its output «{given_text}» is not that under glibc, "
+                                                     f"«{right_text}»")
 
     def run_under_glibc(self, row):
         if not any(self.samples[row.name].values()) or (row.name, GLIBC) in self.failures:

@@ -4,6 +4,9 @@ from statistics import median
 
 BEST = "best"
 
+# Kinds of rows of which means are taken.
+GROUPS_OF_ROWS = {"workloads": ("workload",), "programs": ("program", "server")}
+
 CONFIDENCE = 0.93  # of the interval of a median; the whole range of five samples has it
 LEAST_SAMPLES = 5  # from which on the interval holds the true median with that confidence
 
@@ -123,6 +126,12 @@ class Results:
 
     def rows_of(self, *kinds):
         return [row for row in self.session.rows if row.timed and (not kinds or row.kind in kinds)]
+
+    def groups_of_rows(self):
+        """Label → rows, of what a geometric mean is taken over; «all» where there is more than one group."""
+        groups = {label: self.rows_of(*kinds) for label, kinds in GROUPS_OF_ROWS.items()}
+        groups = {label: rows for label, rows in groups.items() if rows}
+        return {**groups, "all": self.rows_of()} if len(groups) > 1 else groups
 
     def geometric(self, rows, name, measure):
         """Over the rows where this allocator and the reference both have a value, and how many these are."""

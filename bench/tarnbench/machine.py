@@ -2,6 +2,7 @@
 import os
 import platform
 import re
+import subprocess
 
 SETTINGS = re.compile(r"^(TARN_|MIMALLOC_|MALLOC_|_RJEM_|TCMALLOC_|TBB_|GLIBC_TUNABLES$|LD_PRELOAD$)")
 
@@ -11,6 +12,24 @@ def read(path):
         with open(path) as file:
             return file.read()
     except OSError:
+        return ""
+
+
+def version_of(library):
+    """The Debian package that a library is of, or the commit of the source tree that it was built in."""
+    for path in (library, library.removeprefix("/usr"), "/usr" + library):
+        owner = said(["dpkg-query", "-S", path]).partition(":")[0]
+        if owner:
+            return f"{owner} " + said(["dpkg-query", "-W", "-f", "${Version}", owner])
+    commit = said(["git", "-C", os.path.dirname(os.path.abspath(__file__)), "describe", "--always", "--dirty"])
+    return f"commit {commit}" if commit and os.path.basename(library).startswith("libtarn") else ""
+
+
+def said(command):
+    """What a program prints, or nothing."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
         return ""
 
 

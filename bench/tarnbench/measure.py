@@ -8,9 +8,11 @@ import select
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 
+WATCH_EVERY_S = 0.02
 LIBC_FUNCTIONS = ("malloc", "free", "calloc", "realloc")
 
 
@@ -38,6 +40,29 @@ class Sample:
     figures: dict = field(default_factory=dict)
 
 
+class Watcher(threading.Thread):
+    """Appends (seconds, KiB resident) of a process to a list, every 20 ms until it has ended."""
+
+    def __init__(self, pid, samples):
+        super().__init__(daemon=True)
+        self.path = f"/proc/{pid}/statm"
+        self.samples = samples
+
+    def run(self):
+        page_kib = os.sysconf("SC_PAGE_SIZE") // 1024
+        started = time.monotonic()
+        try:
+            while True:
+                with open(self.path) as file:
+                    resident = int(file.read().split()[1]) * page_kib
+                if not resident:
+                    return  # it has ended, and waits to be asked for
+                self.samples.append((round(time.monotonic() - started, 4), resident))
+                time.sleep(WATCH_EVERY_S)
+        except (OSError, IndexError, ValueError):
+            return  # it has ended
+
+
 class Run:
     """A program that has been started under an allocator."""
 
@@ -60,6 +85,10 @@ class Run:
             os.close(write_end)
         self.pipe = os.fdopen(read_end, "rb", buffering=0)
         self.pending = b""
+        self.watcher = None
+        if tools.watch is not None:
+            self.watcher = Watcher(self.pid(), tools.watch)
+            self.watcher.start()
 
     def read_report(self, deadline):
         """Reads what the launcher has to say; false at its end."""
@@ -142,6 +171,8 @@ class Run:
 
     def close(self):
         self.kill()
+        if self.watcher:
+            self.watcher.join()
         self.pipe.close()
         self.out.close()
         self.err.close()

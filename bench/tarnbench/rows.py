@@ -21,6 +21,8 @@ class Row:
     time_of = WALL
     by_default = True
     timed = True  # false: its figures are the result, not its time, and once is enough
+    workload = ""  # rows of one workload differ in their threads alone
+    threads = 0
     compared_output = False  # the output has to be the same under every allocator
 
     def __init__(self, name, operation):
@@ -60,6 +62,8 @@ class WorkloadRow(Row):
     def __init__(self, tools, workload, threads, by_default, timed, operation):
         super().__init__(workload if threads == 1 else f"{workload} x{threads}", operation)
         self.tools = tools
+        self.workload = workload
+        self.threads = threads
         self.filter = f"^{workload}/iterations:[0-9]+/process_time/real_time/threads:{threads}$"
         self.by_default = by_default
         self.timed = timed

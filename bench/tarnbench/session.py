@@ -4,14 +4,17 @@ In a round each row is run under every allocator, one after the other, and the o
 and from round to round: what else goes on in the machine meets all of them alike.
 """
 import collections
+import shutil
 import sys
 import time
 
 from .allocators import GLIBC
 from .measure import Failure, Timeout
+from .statistics import LEAST_SAMPLES, summarise
 
 LINE_EVERY_S = 15  # where the output is not a terminal
 LEAST_DONE = 0.25  # of a round, before the time left is guessed
+BAR_CHARACTERS = 24
 OVERTIME = 1.15  # times the budget; a round that takes longer than those before it is cut short here
 MOST_TIMEOUTS = 3  # then an allocator is left out, or one that hangs would hold up all the others for an hour
 
@@ -28,6 +31,7 @@ class Progress:
     def show(self, text, now=False):
         moment = time.monotonic()
         if self.live:
+            text = text[:shutil.get_terminal_size().columns - 1]  # a line that wraps cannot be taken back
             self.stream.write("\r" + text.ljust(self.width))
             self.width = len(text)
         elif now or moment - self.last >= LINE_EVERY_S:
@@ -42,18 +46,28 @@ class Progress:
             self.width = 0
 
 
+def bar(part):
+    """How much is done, as text; `part` from 0 to 1."""
+    filled = round(BAR_CHARACTERS * part)
+    return "[" + "#" * filled + "." * (BAR_CHARACTERS - filled) + "]"
+
+
 class Session:
     """The samples of a comparison as they come in: samples[row name][allocator name] is a list."""
 
-    def __init__(self, rows, allocators, glibc, rounds, budget_s):
+    def __init__(self, rows, allocators, glibc, rounds, budget_s, spread=None):
         self.rows = rows
         self.allocators = allocators
         self.glibc = glibc
         self.rounds = rounds
         self.budget_s = budget_s
+        self.spread = spread  # as a part of the median; then a row whose spread is no larger is not measured again
+        self.row_seconds = collections.Counter()  # row name → time spent on it
+        self.row_rounds = collections.Counter()
         self.samples = {row.name: {allocator.name: [] for allocator in self.columns(row)} for row in rows}
         self.failures = {}  # (row name, allocator name) → what went wrong
         self.timeouts = collections.Counter()  # allocator name → rows that did not end in time
+        self.rss_over_time = {}  # row name → allocator name → [(seconds, KiB)]
         self.rounds_done = 0
         self.interrupted = False
         self.cut_short = False
@@ -79,7 +93,7 @@ class Session:
     def run(self):
         try:
             self.check_allocators()
-            while self.rounds_done < self.rounds and (self.rounds_done == 0 or self.another_round_fits()):
+            while self.rounds_done < self.rounds and self.pending() and self.another_round_fits():
                 self.one_round()
                 if self.cut_short:
                     break
@@ -99,14 +113,47 @@ class Session:
                 except Failure as failure:
                     self.fail(row, allocator, failure)
 
+    def spread_of(self, row):
+        """The largest of the allocators of a row, or None while one of them has too few samples."""
+        spreads = []
+        for allocator in self.columns(row):
+            samples = self.samples[row.name][allocator.name]
+            if (row.name, allocator.name) in self.failures:
+                continue
+            if len(samples) < LEAST_SAMPLES:
+                return None
+            spreads.append(summarise([sample.time_s for sample in samples])["spread"])
+        return max(spreads, default=0.0)
+
+    def is_settled(self, row):
+        spread = self.spread_of(row) if self.spread is not None else None
+        return spread is not None and spread <= self.spread
+
+    def pending(self):
+        """The rows that the next round has to measure."""
+        return [row for row in self.rows if row.timed and not self.is_settled(row)] or (
+            self.rows if self.rounds_done == 0 else [])
+
+    def unsettled(self):
+        """Rows whose spread is still too large, with it (None: too few samples), where a spread was asked for."""
+        if self.spread is None:
+            return []
+        return [(row, self.spread_of(row)) for row in self.rows if row.timed and not self.is_settled(row)]
+
+    def round_seconds(self):
+        """What the next round will take."""
+        return sum(self.row_seconds[row.name] / self.row_rounds[row.name] for row in self.pending()
+                   if self.row_rounds[row.name])
+
     def another_round_fits(self):
-        return self.budget_s is None or self.elapsed() * (1 + 1 / self.rounds_done) <= self.budget_s
+        return (self.rounds_done == 0 or self.budget_s is None or
+                self.elapsed() + self.round_seconds() <= self.budget_s)
 
     def is_overdue(self):
         return self.rounds_done > 0 and self.budget_s is not None and self.elapsed() > OVERTIME * self.budget_s
 
     def one_round(self):
-        rows = [row for row in self.rows if row.timed]
+        rows = [row for row in self.pending() if row.timed]
         plan = []
         for index, row in enumerate(rows):
             columns = self.columns(row)
@@ -117,12 +164,16 @@ class Session:
             if row is not last_row and self.is_overdue():
                 self.cut_short = True
                 return
+            self.row_rounds[row.name] += row is not last_row
             last_row = row
             self.show_progress(done, len(plan), row, allocator)
+            started = time.monotonic()
             self.one_sample(row, allocator)
+            self.row_seconds[row.name] += time.monotonic() - started
         self.untimed_samples()
         if not self.progress.live:
-            self.progress.show(f"round {self.rounds_done + 1} done after {self.elapsed():.0f} s", now=True)
+            self.progress.show(f"round {self.rounds_done + 1} done after {self.elapsed():.0f} s",
+                               now=self.spread is None)
 
     def one_sample(self, row, allocator):
         if not self.can_run(row, allocator):
@@ -152,11 +203,38 @@ class Session:
                 for _, run in begun:
                     run.close()
 
+    def watch(self, tools):
+        """One more run of everything, whose resident memory is looked at again and again; no sample of it counts."""
+        plan = [(row, allocator) for row in self.rows for allocator in self.columns(row)
+                if self.can_run(row, allocator)]
+        try:
+            for done, (row, allocator) in enumerate(plan):
+                self.progress.show(f"memory over time, {done}/{len(plan)}: {row.name} with {allocator.name}")
+                tools.watch = []
+                try:
+                    row.measure(allocator)
+                    self.rss_over_time.setdefault(row.name, {})[allocator.name] = tools.watch
+                except Failure as failure:
+                    self.fail(row, allocator, failure)
+        except KeyboardInterrupt:
+            self.interrupted = True
+        tools.watch = None
+        self.progress.clear()
+
     def seconds_left(self, part):
-        """From the rounds and the `part` of a round that are done; None as long as that is too little to go by."""
+        """From the rounds and the `part` of a round that are done; None as long as that is too little to go by.
+
+        With a spread asked for, this is the most that it may take: rows may settle before.
+        """
         done = self.rounds_done + part
         if done < LEAST_DONE:
             return None
+        if self.rounds_done and self.spread is not None:
+            per_round = self.round_seconds()
+            more = self.rounds - done
+            if self.budget_s is not None:
+                return max(0.0, min(per_round * more, self.budget_s - self.elapsed()))
+            return per_round * more
         per_round = self.elapsed() / done
         rounds = self.rounds
         if self.budget_s is not None:
@@ -165,7 +243,12 @@ class Session:
 
     def show_progress(self, done, count, row, allocator):
         left = self.seconds_left(done / count)
-        text = "" if left is None else f", about {left:.0f} s left"
+        text = "" if left is None else f", {'at most' if self.spread is not None else 'about'} {left:.0f} s left"
+        if self.progress.live:
+            part = self.elapsed() / (self.elapsed() + left) if left is not None else 0.0
+            text = f"{bar(part)} {100 * part:3.0f} %{text}; "
+            self.progress.show(f"{text}round {self.rounds_done + 1}, {done}/{count}: {row.name} with {allocator.name}")
+            return
         self.progress.show(f"round {self.rounds_done + 1} of at most {self.rounds}, {done}/{count}{text}: "
                            f"{row.name} with {allocator.name}")
 
@@ -183,7 +266,8 @@ class Session:
                 wrong = [sample.output for sample in given if sample.output != expected[0].output]
                 if wrong:
                     given_text, right_text = (" ".join(text.split()) for text in (wrong[0], expected[0].output))
-                    self.failures[row.name, name] = f"its output «{given_text}» is not that under glibc, «{right_text}»"
+                    self.failures[row.name, name] = (f"its output «{given_text}» is not that under glibc, "
+                                                     f"«{right_text}»")
 
     def run_under_glibc(self, row):
         if not any(self.samples[row.name].values()) or (row.name, GLIBC) in self.failures:

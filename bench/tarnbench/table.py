@@ -1,5 +1,5 @@
 """The table on stdout."""
-from .statistics import BEST
+from .statistics import BEST, CONFIDENCE, LEAST_SAMPLES
 
 ABSENT = "-"
 FAILED = "fail"
@@ -10,20 +10,17 @@ LEAD_NAME = 6  # characters of the name of the base, before its milliseconds
 # Heading of each group of columns, and how one of its cells is written.
 GROUPS = {
     "time": "time, ratio of medians to {base}",
+    "spread": "time, +-% of each",
     "cpu": "CPU time, ratio of medians to {base}",
     "rss": "peak resident memory, MiB",
+    "after": "resident after the work, MiB",
     "faults": "minor faults, thousands",
     "switches": "context switches",
 }
 RATIO_GROUPS = ("time", "cpu")
-SCALES = {"rss": 1024, "faults": 1000, "switches": 1}
-# Kinds of rows; none for all.
-GEOMETRIC_ROWS = (
-    ("geomean, workloads", ("workload",)),
-    ("geomean, traces", ("trace",)),
-    ("geomean, programs", ("program", "server")),
-    ("geomean, all", ()),
-)
+SPREAD_GROUP = "spread"
+SCALES = {"rss": 1024, "after": 1024, "faults": 1000, "switches": 1}
+GEOMETRIC_LABEL = "geomean, {}"
 
 # Figures of memory that are worth a line of their own.
 FIGURE_LINES = {
@@ -56,7 +53,7 @@ class Table:
         self.results = results
         self.groups = groups
         self.label_width = max([len(row.name) for row in results.session.rows] +
-                               [len(label) for label, _ in GEOMETRIC_ROWS]) + 1
+                               [len(GEOMETRIC_LABEL.format(label)) for label in results.groups_of_rows()]) + 1
         self.headings = [name[:CELL - 1] for name in results.names]
 
     def base_name(self):
@@ -68,6 +65,9 @@ class Table:
         if group in RATIO_GROUPS:
             ratio = self.results.ratio(row, name, group)
             return f"{ratio:.2f}" if ratio else ABSENT
+        if group == SPREAD_GROUP:
+            spread = self.results.spread_of(row, name)
+            return ABSENT if spread is None else f"{100 * spread:.1f}"
         value = self.results.value(row, name, group)
         return ABSENT if value is None else number(value / SCALES[group])
 
@@ -102,14 +102,13 @@ class Table:
                 self.lead(group, row) + self.cells(self.cell(row, name, group) for name in self.results.names)
                 for group in groups])
         yield "-" * len(head)
-        for label, kinds in GEOMETRIC_ROWS:
-            rows = self.results.rows_of(*kinds)
-            mixed = len({row.kind == "workload" for row in rows}) > 1
-            if rows and (kinds or mixed):
-                yield self.line(label, [self.geometric_cells(rows, group) for group in groups])
+        for label, rows in self.results.groups_of_rows().items():
+            yield self.line(GEOMETRIC_LABEL.format(label), [self.geometric_cells(rows, group) for group in groups])
 
     def geometric_cells(self, rows, group):
         """Ratios to the base in every group. A star: not over all rows that the reference has."""
+        if group == SPREAD_GROUP:
+            return self.cells(ABSENT for _ in self.results.names)
         texts = []
         whole = max(self.results.geometric(rows, name, group)[1] for name in self.results.names)
         for name in self.results.names:
@@ -121,8 +120,11 @@ class Table:
         """What a reader has to know of the columns."""
         measured = "the best allocator of the row" if self.results.reference == BEST else self.base_name()
         yield (f"Time of wall: the timed part, by the clock. Time of cpu: user and system time of the process, from "
-               f"start to end.\nColumn ms: the median of {measured}. Column +-%: half of the range of the rounds, of "
-               f"the middle allocator.")
+               f"start to end.\nColumn ms: the median of {measured}. Columns +-%: half of the interval that holds the "
+               f"true median with {100 * CONFIDENCE:.0f} % (up to\n{LEAST_SAMPLES} rounds: half of their range); the "
+               f"one before the ratios is that of the middle allocator.")
+        if "after" in self.groups:
+            yield "Resident after the work: workloads, when all is freed; redis, all keys deleted; else after the load."
         if any("*" in line for line in self.row_lines(self.groups)):
             yield "A star: the mean is over fewer rows than that of the others; compare it with care."
 

@@ -27,6 +27,7 @@ class Tools:
 
     def __init__(self, build, folder):
         self.folder = folder  # temporary, of this run alone
+        self.watch = None  # while memory is looked at: where the samples of the run go
         self.workloads = os.path.join(build, "bench", "tarn-workloads")
         self.measure = os.path.join(build, "bench", "tarn-measure")
         self.replay = os.path.join(build, "bench", "tarn-replay")

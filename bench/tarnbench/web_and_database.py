@@ -78,8 +78,8 @@ end
 """
 
     def __init__(self, tools):
-        super().__init__(tools, "nginx", f"nginx under wrk: compressed files of 1 to 64 KiB; of {self.REQUESTS:,} requests",
-                         tools.program("nginx"), ["-v"])
+        operation = f"nginx under wrk: compressed files of 1 to 64 KiB; of {self.REQUESTS:,} requests"
+        super().__init__(tools, "nginx", operation, tools.program("nginx"), ["-v"])
         self.wrk = tools.program("wrk")
         if not self.wrk:
             self.program = None

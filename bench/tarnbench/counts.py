@@ -13,19 +13,20 @@ CALLS = ("malloc", "calloc", "realloc", "free", "aligned_alloc")
 # Workloads: name, threads. With one thread every count repeats exactly.
 WORKLOADS = (
     ("server", 1), ("tail", 1), ("large", 1), ("vectors", 1), ("hot/64B", 1), ("burst/same", 1), ("burst/random", 1),
-    ("server", 4), ("pipe/small", 2), ("pipe/mixed", 2), ("tail", 4), ("burst/random", 4),
+    ("server", 4), ("pipe/small", 2), ("tail", 4), ("burst/random", 4),
 )
 ROUNDS = 2
 THREADED_RUNS = 9  # of which the lowest counts: what the scheduler adds differs from run to run
 COUNTERS = ("locked operations", "mapping calls")  # as the report calls them
 
 # A rise of more than this fails. Instructions and counts of one thread repeat exactly; 1 % is room for the slow paths,
-# and less than one instruction of a hot call. Counts of threads: of 12 sets of 9 runs of one library on 2 cores, the
-# lowest counts of locked operations differed by 2 % (pipe/small x2) to 16 % (server x4), those of mapping calls by 1.
-# (pipe/mixed x8, left out, differed by a factor of 2.9.)
+# and less than one instruction of a hot call. Of threads, counts depend on who runs when: measured with one library, 28
+# lowest counts of 9 runs, on 2 cores that were idle, busy, or one alone, differed so in locked operations:
+# server x4 1165 to 1588 (36 %), pipe/small x2 474 to 563 (19 %), tail x4 1108 to 1314 (19 %), burst/random x4 8190 to
+# 9616 (17 %); in mapping calls by 1. (pipe/mixed, left out: x2 from 4042 to 14974.) So threads show what is gross.
 INSTRUCTION_TOLERANCE = 0.01
 EXACT_TOLERANCE = 0.0
-THREADED_TOLERANCE = 0.25
+THREADED_TOLERANCE = 0.4
 THREADED_LOCKED_SLACK = 30
 THREADED_MAP_SLACK = 2
 

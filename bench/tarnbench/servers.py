@@ -46,6 +46,9 @@ class ServerRow(ProgramRow):
         super().__init__(tools, name, operation, program, check_arguments)
         self.socket_path = os.path.join(tools.folder, f"{name}.sock")
 
+    def command(self):
+        return [self.program]
+
     def server_arguments(self):
         raise NotImplementedError
 
@@ -76,7 +79,7 @@ class ServerRow(ProgramRow):
     def measure(self, allocator):
         if os.path.exists(self.socket_path):
             os.unlink(self.socket_path)
-        run = Run(self.tools, allocator, [self.program] + self.server_arguments(), folder=self.tools.folder,
+        run = Run(self.tools, allocator, self.command() + self.server_arguments(), folder=self.tools.folder,
                   **self.run_options(allocator))
         figures = {}
         try:

@@ -1,6 +1,7 @@
 """What can be counted of a library, so that no clock and no other program disturbs it: instructions of calls, locked
 operations, mapping calls. All by tarn-counted (counted.c), which has a clock of its own that goes on in fixed steps.
 """
+import math
 import os
 import re
 import subprocess
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 
 from . import Trouble
 
+ACCEPTED = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "accepted")
 LIMIT_S = 60
 CALLS = ("malloc", "calloc", "realloc", "free", "aligned_alloc")
 # Workloads: name, threads. With one thread every count repeats exactly.
@@ -45,6 +47,7 @@ class Count:
     part: float  # of `before` that it may rise
     slack: float = 0.0
     limit: int | None = None  # of its whole part, whatever was before
+    accepted: float | None = None  # up to which a rise was accepted, with a reason (bench/accepted)
 
     def change(self):
         return None if self.before is None else self.now - self.before
@@ -54,8 +57,35 @@ class Count:
         if self.limit is not None and int(self.now) > self.limit:
             return f"above the limit of {self.limit}"
         if self.before is not None and self.now > self.before * (1 + self.part) + self.slack:
-            return "rises"
+            return None if self.accepted is not None and self.now <= self.accepted else "rises"
         return None
+
+
+def read_accepted(text):
+    """{(what, unit): up to which it may rise}; a line is «what | unit | up to | why», # begins a comment."""
+    found = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            what, unit, most, why = (field.strip() for field in line.split("|"))
+            value = float(most.replace(",", ""))
+        except ValueError:
+            raise Trouble(f"bench/accepted, line {number}: it is not «what | unit | up to | why»") from None
+        if not (what and unit and why and math.isfinite(value)) or (what, unit) in found:
+            raise Trouble(f"bench/accepted, line {number}: something is missing, not a number, or there twice")
+        found[what, unit] = value
+    return found
+
+
+def accept(found):
+    """Notes in the counts how far their rise is accepted; a line that no count answers to is an error."""
+    with open(ACCEPTED, encoding="utf-8") as file:
+        accepted = read_accepted(file.read())
+    for count in found:
+        count.accepted = accepted.pop((count.what, count.unit), None)
+    if accepted:
+        raise Trouble(f"bench/accepted: nothing is counted that is called {' | '.join(next(iter(accepted)))}")
 
 
 def run(command, **options):
@@ -170,6 +200,8 @@ def table(counts, names):
         change = "-" if not count.before else f"{100 * count.change() / count.before:+.1f} %"
         verdict = count.complaint()
         allowed = f" (limit {count.limit})" if count.limit and not verdict else ""
+        if count.accepted is not None and not verdict:
+            allowed += f" (accepted up to {count.accepted:,.{digits}f})"
         yield (f"{count.what:<{width}}{count.unit:<20}{before:>14}{count.now:>14,.{digits}f}{change:>9}  "
                f"{'FAILED: ' + verdict if verdict else 'ok'}{allowed}")
     if len(shown) < len(counts):

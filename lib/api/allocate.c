@@ -27,19 +27,16 @@ static void *fail(int error)
     return NULL;
 }
 
-/* A run; *dirty_bytes of it may hold something. */
-static void *allocate_run(size_t bytes, size_t *dirty_bytes)
+static void *allocate_run(size_t bytes)
 {
     struct heap *own = thread_heap();
     struct heap *heap = own != NULL ? own : thread_late_heap();
     if (heap == NULL)
         return NULL;
-    bool zeroed = false;
-    void *run = run_malloc(heap, bytes, &zeroed);
+    void *run = run_malloc(heap, bytes);
     tick_spend(heap, bytes);
     if (own == NULL)
         thread_late_done();
-    *dirty_bytes = zeroed ? 0 : bytes;
     return run;
 }
 
@@ -51,13 +48,16 @@ static void *allocate_raw(size_t bytes, size_t alignment, size_t *dirty_bytes)
     return raw_malloc(bytes, alignment, dirty_bytes);
 }
 
-/* Above the size classes. */
+/* Above the size classes. *dirty_bytes says how much of it calloc has to clear. All of a run, even where its
+ * pages are known to be fresh: the program that reads them first and then writes pays for two faults each,
+ * and with threads for a TLB shoot-down as well (docs/decisions/0008). */
 static void *allocate_large(size_t bytes, size_t alignment, size_t *dirty_bytes)
 {
     if (UNLIKELY(bytes > PTRDIFF_MAX))
         return fail(ENOMEM);
+    *dirty_bytes = bytes;
     void *block = bytes <= settings.raw_threshold_bytes && alignment <= SLOT_BYTES
-                      ? allocate_run(bytes, dirty_bytes)
+                      ? allocate_run(bytes)
                       : allocate_raw(bytes, alignment, dirty_bytes);
     return block != NULL ? block : fail(ENOMEM);
 }

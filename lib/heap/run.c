@@ -49,19 +49,16 @@ void run_flush(struct heap *heap)
 
 /* ---- blocks ---- */
 
-void *run_malloc(struct heap *heap, size_t bytes, bool *zeroed)
+void *run_malloc(struct heap *heap, size_t bytes)
 {
     uint32_t slots = run_slots_for(bytes);
     void *kept = heap->run_slots >= slots ? take_kept(heap, slots) : NULL;
-    if (kept != NULL) {
-        *zeroed = false;
+    if (kept != NULL)
         return kept;
-    }
     struct span span;
     if (!slot_cache_take(heap, slots, CLASS_COUNT, &span))
         return NULL;
     uint32_t first = span_first_slot(&span);
-    *zeroed = span.dirty == 0;
     /* release: as in run_take_at. */
     atomic_store_explicit(&span.arena->slot_map[first], run_word(first, slots), memory_order_release);
     return arena_slot_address(span.arena, first);

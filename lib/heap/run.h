@@ -61,9 +61,8 @@ static inline void *run_take_last(struct heap *heap)
     return run_take_at(heap, --heap->run_next);
 }
 
-/* A run of at least `bytes`, 0 < bytes <= RUN_BYTES_MOST; *zeroed says whether it reads as zeroes. NULL
- * without memory. */
-void *run_malloc(struct heap *heap, size_t bytes, bool *zeroed);
+/* A run of at least `bytes`, 0 < bytes <= RUN_BYTES_MOST. NULL without memory. */
+void *run_malloc(struct heap *heap, size_t bytes);
 
 /* Bytes of the run that begins here, 0 when none does. Any thread. */
 size_t run_bytes(const void *pointer);

@@ -173,11 +173,10 @@ static void tend(void)
 static struct heap *parked_with_reserves(struct block **kept)
 {
     struct heap *one = take();
-    bool zeroed;
     *kept = block_of(one, 3000);
     give(block_of(one, 10000));
     give(block_of(one, 16));
-    must(run_free(one, run_malloc(one, 100000, &zeroed)));
+    must(run_free(one, run_malloc(one, 100000)));
     must(one->pool_slots > class_pool_slots(class_of_size(3000)) && one->run_slots > 0);
     leave(one);
     return one;
@@ -315,9 +314,8 @@ static void harvest_gains_slots_and_blocks(void **state)
     (void)state;
     struct heap *one = take();
     struct block *kept = block_of(one, 400);
-    bool zeroed;
-    void *long_run = run_malloc(one, 200000, &zeroed);
-    assert_true(run_free(one, run_malloc(one, 60000, &zeroed)));
+    void *long_run = run_malloc(one, 200000);
+    assert_true(run_free(one, run_malloc(one, 60000)));
     assert_true(run_free(one, long_run));
     struct ledger before = arena_list_ledger();
     leave(one); /* the long run's 13 slots go back at once, the short one's four stay for the next thread */

@@ -39,11 +39,9 @@ static uint64_t word_at(const void *pointer)
 
 static char *take(size_t bytes)
 {
-    bool zeroed;
-    char *run = run_malloc(heap, bytes, &zeroed);
+    char *run = run_malloc(heap, bytes);
     must(run != NULL && (uintptr_t)run % SLOT_BYTES == 0);
     must(run_bytes(run) == bits_align_up(bytes, SLOT_BYTES));
-    must(!zeroed || all_zero(run, run_bytes(run)));
     return run;
 }
 
@@ -94,9 +92,7 @@ static void freed_runs_are_kept_for_their_length(void **state)
     char *c = take(70000);
     assert_true(run_free(heap, a) && run_free(heap, b) && run_free(heap, c));
     assert_int_equal(heap->run_slots, 3 + 3 + 5);
-    bool zeroed = true;
-    assert_ptr_equal(run_malloc(heap, 40000, &zeroed), b);
-    assert_false(zeroed);
+    assert_ptr_equal(run_malloc(heap, 40000), b);
     assert_ptr_equal(take(40000), a);
     assert_ptr_equal(take(70000), c);
     assert_int_equal(heap->run_slots, 0);
@@ -140,40 +136,6 @@ static void kept_runs_are_bounded(void **state)
 }
 
 /* Runs whose first bytes or last byte were written come back as what they are: not zero. */
-static void zeroes_are_promised_only_where_they_are(void **state)
-{
-    (void)state;
-    struct random random = {3};
-    char *held[6] = {NULL};
-    unsigned promised = 0;
-    for (unsigned step = 0; step < 3000; step++) {
-        char **one = &held[random_below(&random, 6)];
-        if (*one != NULL) {
-            size_t bytes = run_bytes(*one);
-            if (random_below(&random, 2) == 0)
-                memset(*one, 'w', bytes);
-            else
-                (*one)[random_below(&random, bytes)] = 'w';
-            assert_true(run_free(heap, *one));
-            *one = NULL;
-        } else {
-            bool zeroed;
-            *one = run_malloc(heap, 1 + random_below(&random, RUN_BYTES_MOST), &zeroed);
-            assert_non_null(*one);
-            promised += zeroed;
-            if (zeroed)
-                assert_true(all_zero(*one, run_bytes(*one)));
-        }
-        if (step % 300 == 0) {
-            run_flush(heap);
-            slot_cache_flush(heap);
-        }
-    }
-    for (unsigned i = 0; i < 6; i++)
-        assert_true(held[i] == NULL || run_free(heap, held[i]));
-    assert_true(promised > 0);
-}
-
 /* ---- resizing ---- */
 
 static void shorter_where_it_stands(void **state)
@@ -245,13 +207,12 @@ static void not_beyond_a_word_or_the_longest(void **state)
 
 static void without_memory_body(void *context)
 {
-    bool zeroed;
     unsigned count = 0;
     (void)context;
     limit_address_space(0);
-    while (run_malloc(heap, RUN_BYTES_MOST, &zeroed) != NULL)
+    while (run_malloc(heap, RUN_BYTES_MOST) != NULL)
         count++;
-    must(count < 1000 && run_malloc(heap, RUN_BYTES_MOST, &zeroed) == NULL);
+    must(count < 1000 && run_malloc(heap, RUN_BYTES_MOST) == NULL);
     must(heap_is_valid(heap));
 }
 
@@ -275,11 +236,9 @@ static void pass_on(void *context, unsigned index)
     struct heap *own = park_take();
     (void)context;
     for (unsigned i = 0; i < 20000; i++) {
-        bool zeroed;
         size_t bytes = 1 + random_below(&random, 10 * SLOT_BYTES);
-        char *run = run_malloc(own, bytes, &zeroed);
+        char *run = run_malloc(own, bytes);
         must(run != NULL);
-        must(!zeroed || (run[0] == 0 && run[bytes - 1] == 0));
         *(size_t *)(void *)run = bytes;
         run[bytes - 1] = 'e';
         char *found = atomic_exchange(&places[random_below(&random, PLACES)], bytes >= 9 ? run : NULL);
@@ -313,7 +272,6 @@ int main(void)
         TEST(what_is_no_run_is_not_freed),
         TEST(freed_runs_are_kept_for_their_length),
         TEST(kept_runs_are_bounded),
-        TEST(zeroes_are_promised_only_where_they_are),
         TEST(shorter_where_it_stands),
         TEST(longer_where_slots_behind_are_free),
         TEST(not_beyond_a_word_or_the_longest),

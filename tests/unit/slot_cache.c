@@ -349,8 +349,7 @@ static void own_empty_pools_are_taken_apart(void **state)
 static void own_kept_runs_are_taken_apart(void **state)
 {
     (void)state;
-    bool zeroed;
-    void *run = run_malloc(heap, 8 * SLOT_BYTES, &zeroed);
+    void *run = run_malloc(heap, 8 * SLOT_BYTES);
     assert_non_null(run);
     assert_true(run_free(heap, run));
     assert_int_equal(heap->run_slots, 8);
@@ -429,11 +428,10 @@ static void take_from_far_away(void *context)
 {
     struct heap *parked[PARKED];
     struct heap *rich = NULL;
-    bool zeroed;
     for (unsigned i = 0; i < PARKED; i++)
         must((parked[i] = park_take()) != NULL);
     rich = parked[*(const unsigned *)context];
-    void *run = run_malloc(rich, 8 * SLOT_BYTES, &zeroed);
+    void *run = run_malloc(rich, 8 * SLOT_BYTES);
     must(run != NULL);
     slot_cache_flush(rich);
     take_all_there_is();

@@ -139,7 +139,6 @@ static struct reserves {
 
 static void make_reserves(void)
 {
-    bool zeroed;
     reserves.other = park_take();
     reserves.foreign = block_of(reserves.other, 300);
     mailbox_send(heap, pool_class(pool_of(reserves.foreign)), reserves.foreign);
@@ -147,7 +146,7 @@ static void make_reserves(void)
     reserves.own = block_of(heap, 700);
     struct block *empty = block_of(heap, 9000);
     heap_free_own(pool_of(empty), empty);
-    assert_true(run_free(heap, run_malloc(heap, 50000, &zeroed)));
+    assert_true(run_free(heap, run_malloc(heap, 50000)));
     assert_true(heap->run_slots > 0);
     mailbox_send_now(pool_of(reserves.own), reserves.own); /* the last: whoever needs blocks drains */
     assert_int_equal(pool_used(pool_of(reserves.kept)), 2);
@@ -192,8 +191,7 @@ static void reserves_are_seen_to_once_an_interval(void **state)
 static void kept_slots_age_with_the_ticks(void **state)
 {
     (void)state;
-    bool zeroed;
-    assert_true(run_free(heap, run_malloc(heap, 3 * SLOT_BYTES, &zeroed)));
+    assert_true(run_free(heap, run_malloc(heap, 3 * SLOT_BYTES)));
     for (unsigned i = 0; i < 2; i++) {
         heap->tick_ms = 0;
         tick_heartbeat(heap);
@@ -208,12 +206,11 @@ static void kept_slots_age_with_the_ticks(void **state)
 static void a_heartbeat_keeps_house(void **state)
 {
     (void)state;
-    bool zeroed;
     struct heap *parked = park_take();
     struct block *empty = block_of(parked, 20000);
     heap_free_own(pool_of(empty), empty);
     park_leave(parked);
-    assert_true(run_free(heap, run_malloc(heap, 100000, &zeroed)));
+    assert_true(run_free(heap, run_malloc(heap, 100000)));
     run_flush(heap);
     slot_cache_flush(heap);
     assert_true(arena_list_ledger().dirty_slots > 0);

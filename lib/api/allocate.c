@@ -93,6 +93,14 @@ EXPORT void *tarn_malloc(size_t bytes)
     return malloc_above_small(bytes);
 }
 
+/* By the kernel, where the program has hardly touched a large block that was used before. */
+static void clear(void *block, size_t bytes)
+{
+    if (bytes <= RUN_BYTES_MOST || map_is_resident(block, bytes) ||
+        !map_purge(block, bits_align_up(bytes, map_page_bytes())))
+        memset(block, 0, bytes);
+}
+
 void *allocate_zeroed(size_t bytes)
 {
     if (bytes <= settings.run_threshold_bytes) {
@@ -101,7 +109,9 @@ void *allocate_zeroed(size_t bytes)
     }
     size_t dirty_bytes;
     void *block = allocate_large(bytes, BLOCK_ALIGNMENT, &dirty_bytes);
-    return block != NULL ? memset(block, 0, dirty_bytes < bytes ? dirty_bytes : bytes) : NULL;
+    if (block != NULL)
+        clear(block, dirty_bytes < bytes ? dirty_bytes : bytes);
+    return block;
 }
 
 EXPORT void *tarn_calloc(size_t count, size_t size)

@@ -163,16 +163,29 @@ static bool take_whole(size_t bytes, size_t alignment, struct raw_piece *piece)
     return taken;
 }
 
+/* Cached pages to be moved, `bytes` at most. What the program never touched is not worth moving, and stays
+ * where it is. */
 static bool take_pages(size_t bytes, struct raw_piece *piece)
 {
+    struct raw_piece source;
     lock_acquire(&raw_lock);
-    bool taken = raw_cache_take_pages(bytes, piece);
+    bool found = raw_cache_look_at_source(bytes, &source);
     lock_release(&raw_lock);
-    return taken;
+    if (!found)
+        return false;
+    /* Whatever other threads do with the source meanwhile: no page of it is touched here. */
+    bool resident = map_is_resident(source.address, source.bytes);
+    lock_acquire(&raw_lock);
+    if (resident)
+        found = raw_cache_take_pages(bytes, piece);
+    else
+        raw_cache_note_untouched(source.address);
+    lock_release(&raw_lock);
+    return resident && found;
 }
 
 /* Moves cached pages to where the clean part of a piece begins, up to `end_bytes`, so that only the rest has
- * to be faulted in. What the program never touched is not worth moving. */
+ * to be faulted in. */
 static void fill_from_cache(struct raw_piece *piece, size_t end_bytes)
 {
     for (unsigned moves = 0; moves < MOVES_MOST; moves++) {
@@ -184,10 +197,6 @@ static void fill_from_cache(struct raw_piece *piece, size_t end_bytes)
             struct raw_piece rest;
             raw_piece_cut(&source, room, &rest);
             raw_piece_unmap(&rest);
-        }
-        if (!map_is_resident(source.address, source.bytes)) {
-            raw_piece_unmap(&source);
-            continue;
         }
         if (!raw_piece_move_into(&source, piece)) {
             keep_piece(&source);
@@ -253,7 +262,9 @@ static bool take_and_grow(size_t bytes, size_t alignment, struct raw_piece *piec
     lock_release(&raw_lock);
     if (!taken)
         return false;
-    if (grow_piece(piece, bytes_to_map(bytes), bytes)) /* which cuts it, if it has become too large by now */
+    piece->untouched = !map_is_resident(piece->address, piece->bytes);
+    if (!piece->untouched &&
+        grow_piece(piece, bytes_to_map(bytes), bytes)) /* which cuts it, if it has become too large by now */
         return true;
     keep_piece(piece);
     return false;
@@ -296,6 +307,7 @@ static struct record *new_record(const struct raw_piece *piece)
         return NULL;
     record->piece = *piece;
     record->piece.dirty_bytes = piece->bytes; /* the program may write all of it */
+    record->piece.untouched = false;
     if (address_index_set(piece->address, (uintptr_t)record))
         return record;
     lock_acquire(&raw_lock);

@@ -75,16 +75,21 @@ bool raw_cache_put(const struct raw_piece *piece, uint64_t now_ms, size_t bytes_
 
 /* ---- taking ---- */
 
-enum place { ANYWHERE, NO_GRANULE };
+enum choice { ANY, TOUCHED, TOUCHED_NO_GRANULE };
+
+static bool is_chosen(const struct raw_piece *piece, size_t alignment, enum choice choice)
+{
+    return is_aligned(piece, alignment) && (choice == ANY || !piece->untouched) &&
+           (choice != TOUCHED_NO_GRANULE || !is_aligned(piece, GRANULE_BYTES));
+}
 
 /* The smallest of at least `bytes`, the youngest of equals; `count` when there is none. */
-static size_t smallest(size_t bytes, size_t alignment, enum place place)
+static size_t smallest(size_t bytes, size_t alignment, enum choice choice)
 {
     size_t found = count;
     for (size_t i = 0; i < count; i++) {
         const struct raw_piece *piece = &entries[i].piece;
-        if (piece->bytes < bytes || !is_aligned(piece, alignment) ||
-            (place == NO_GRANULE && is_aligned(piece, GRANULE_BYTES)))
+        if (piece->bytes < bytes || !is_chosen(piece, alignment, choice))
             continue;
         if (found == count || piece->bytes <= entries[found].piece.bytes)
             found = i;
@@ -93,14 +98,13 @@ static size_t smallest(size_t bytes, size_t alignment, enum place place)
 }
 
 /* The largest of at least `least_bytes`, the youngest of equals. */
-static size_t largest(size_t least_bytes, size_t alignment, enum place place)
+static size_t largest(size_t least_bytes, size_t alignment, enum choice choice)
 {
     size_t found = count;
     size_t most = least_bytes;
     for (size_t i = 0; i < count; i++) {
         const struct raw_piece *piece = &entries[i].piece;
-        if (piece->bytes < most || !is_aligned(piece, alignment) ||
-            (place == NO_GRANULE && is_aligned(piece, GRANULE_BYTES)))
+        if (piece->bytes < most || !is_chosen(piece, alignment, choice))
             continue;
         most = piece->bytes;
         found = i;
@@ -118,25 +122,45 @@ static bool take_found(size_t index, struct raw_piece *piece)
 
 bool raw_cache_take_whole(size_t bytes, size_t alignment, struct raw_piece *piece)
 {
-    return take_found(smallest(bytes, alignment, ANYWHERE), piece);
+    return take_found(smallest(bytes, alignment, ANY), piece);
 }
 
 bool raw_cache_take_largest(size_t least_bytes, size_t alignment, struct raw_piece *piece)
 {
-    return take_found(largest(least_bytes, alignment, ANYWHERE), piece);
+    return take_found(largest(least_bytes, alignment, TOUCHED), piece);
 }
 
-static size_t best_source(size_t bytes, enum place place)
+static size_t best_source(size_t bytes, enum choice choice)
 {
-    size_t found = smallest(bytes, 1, place);
-    return found < count ? found : largest(PIECE_LEAST_BYTES, 1, place);
+    size_t found = smallest(bytes, 1, choice);
+    return found < count ? found : largest(PIECE_LEAST_BYTES, 1, choice);
+}
+
+static size_t source(size_t bytes)
+{
+    size_t found = best_source(bytes, TOUCHED_NO_GRANULE);
+    return found < count ? found : best_source(bytes, TOUCHED);
+}
+
+bool raw_cache_look_at_source(size_t bytes, struct raw_piece *piece)
+{
+    size_t found = source(bytes);
+    if (found == count)
+        return false;
+    *piece = entries[found].piece;
+    return true;
+}
+
+void raw_cache_note_untouched(const char *address)
+{
+    for (size_t i = 0; i < count; i++)
+        if (entries[i].piece.address == address)
+            entries[i].piece.untouched = true;
 }
 
 bool raw_cache_take_pages(size_t bytes, struct raw_piece *piece)
 {
-    size_t found = best_source(bytes, NO_GRANULE);
-    if (found == count)
-        found = best_source(bytes, ANYWHERE);
+    size_t found = source(bytes);
     if (found == count)
         return false;
     struct raw_piece *kept = &entries[found].piece;

@@ -27,7 +27,8 @@ bool raw_cache_put(const struct raw_piece *piece, uint64_t now_ms, size_t bytes_
 /* Takes the smallest piece that begins at a multiple of `alignment` and has at least `bytes`. */
 bool raw_cache_take_whole(size_t bytes, size_t alignment, struct raw_piece *piece);
 
-/* Takes the largest piece that begins at a multiple of `alignment`, if it has at least `least_bytes`. */
+/* Takes the largest piece that begins at a multiple of `alignment`, if it has at least `least_bytes`. Here
+ * and below, no untouched one. */
 bool raw_cache_take_largest(size_t least_bytes, size_t alignment, struct raw_piece *piece);
 
 /* Takes pages to be moved elsewhere, PIECE_LEAST_BYTES at least and `bytes` at most, unless what would be
@@ -35,7 +36,13 @@ bool raw_cache_take_largest(size_t least_bytes, size_t alignment, struct raw_pie
  * has enough, else of the largest; and its end, so that a block can still begin where it begins. */
 bool raw_cache_take_pages(size_t bytes, struct raw_piece *piece);
 
-/* Takes the piece that begins here. */
+/* The piece of which they would be taken, which stays. */
+bool raw_cache_look_at_source(size_t bytes, struct raw_piece *piece);
+
+/* Notes of the piece that begins here, if there is one, that it is untouched. */
+void raw_cache_note_untouched(const char *address);
+
+/* Takes the piece that begins here, whatever it is. */
 bool raw_cache_take_at(const char *address, struct raw_piece *piece);
 
 /* Takes out one piece that was put in at or before `then_ms`; false when there is none. */

@@ -53,6 +53,7 @@ void raw_piece_cut(struct raw_piece *piece, size_t bytes, struct raw_piece *tail
         .forks = piece->forks,
         .moved = piece->moved,
         .cut_end = piece->cut_end,
+        .untouched = piece->untouched,
     };
     bool splits = true;
     if (map_moves_several()) {
@@ -90,6 +91,7 @@ bool raw_piece_join(struct raw_piece *piece, const struct raw_piece *tail)
     piece->forks = tail->forks;
     piece->moved = tail->moved;
     piece->cut_end = tail->cut_end;
+    piece->untouched &= tail->untouched;
     CHECK(raw_piece_is_valid(piece));
     return true;
 }

@@ -39,6 +39,7 @@ struct raw_piece {
     bool moved;     /* the last part holds moved pages: fresh ones behind it are a part of their own */
     bool cut_begin; /* a cut inside a mapping made this beginning */
     bool cut_end;   /* and this end */
+    bool untouched; /* hardly a page was resident when its holder last looked: not worth moving */
     size_t part_end[PARTS_MOST];
 };
 

@@ -7,11 +7,13 @@
 #include "api/classify.h"
 #include "os/map.h"
 #include "os/settings.h"
+#include "raw/raw.h"
 #include "tarn/tarn.h"
 #include "unit.h"
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static struct settings defaults;
 
@@ -120,6 +122,28 @@ static void calloc_clears_what_was_used(void **state)
         }
         char *block = allocate_zeroed(sizes[i]);
         assert_true(block != NULL && all_zero(block, sizes[i]));
+        tarn_free(block);
+    }
+}
+
+/* Cleared by the kernel, so that what was hardly touched stays so; and where it looks so but is not. */
+static void calloc_of_hardly_touched_memory(void **state)
+{
+    (void)state;
+    const size_t bytes = 24 << 20;
+    raw_drop_cache();
+    for (unsigned round = 0; round < 4; round++) {
+        char *block = tarn_calloc(1, bytes - 100 * round);
+        assert_non_null(block);
+        unsigned char resident[2];
+        assert_int_equal(mincore(block + bytes / 3, 2 * map_page_bytes(), resident), 0);
+        assert_int_equal(resident[0] & 1, 0);
+        assert_int_equal(resident[1] & 1, 0);
+        for (size_t at = 0; at < bytes - 300; at += 1000)
+            assert_true(block[at] == 0);
+        madvise(block, bytes, MADV_DONTNEED); /* what was only read has the kernel's page of zeroes */
+        memset(block + (bytes >> 6), 0xee, 50000);
+        block[bytes - 1000] = 1;
         tarn_free(block);
     }
 }
@@ -295,6 +319,7 @@ int main(void)
         TEST(every_size_is_served_and_apart),
         TEST(blocks_of_nothing_differ),
         TEST(calloc_clears_what_was_used),
+        TEST(calloc_of_hardly_touched_memory),
         TEST(products_that_overflow),
         TEST(alignments_of_every_size),
         TEST(alignments_that_are_none),

@@ -335,9 +335,15 @@ static void pages_never_touched_are_not_moved(void)
     char *other = raw_malloc(6 * MIB, more_aligned_than(block), &dirty);
     must(other != NULL && dirty == 0);
     must(kernel_calls == 0 && pages_resident(other, 6 * MIB) == 0);
-    must_be_cached(0, 0); /* and not looked at again */
-    must(!page_is_mapped(block));
-    must(raw_free(other));
+    must_be_cached(8 * MIB, 1); /* stays, and serves whole */
+    must(raw_malloc(8 * MIB, 0, &dirty) == block && block[0] == 'b');
+    memset(block, 't', 8 * MIB);
+    must(raw_free(block) && raw_free(other)); /* touched since: moved */
+    raw_drop_cache();
+    block = take(8 * MIB, 0);
+    must(raw_free(block));
+    other = raw_malloc(6 * MIB, more_aligned_than(block), &dirty);
+    must(other != NULL && dirty == 6 * MIB && raw_free(other));
 }
 
 /* Advice about huge pages makes two mappings of one, where it is given to a part of it: here to a block, up

@@ -188,6 +188,7 @@ static void check_same(const struct raw_piece *piece, const struct raw_piece *ex
     assert_int_equal(piece->moved, expected->moved);
     assert_int_equal(piece->cut_begin, expected->cut_begin);
     assert_int_equal(piece->cut_end, expected->cut_end);
+    assert_int_equal(piece->untouched, expected->untouched);
     if (!map_moves_several())
         assert_memory_equal(piece->part_end, expected->part_end, piece->parts * sizeof piece->part_end[0]);
 }
@@ -200,32 +201,40 @@ static void check_taken(size_t index, const struct raw_piece *piece)
     check_totals();
 }
 
-enum place { ANYWHERE, NO_GRANULE };
+enum choice { ANY, TOUCHED, TOUCHED_NO_GRANULE };
 
-static bool is_there(const struct raw_piece *piece, enum place place)
+static bool is_chosen(const struct raw_piece *piece, enum choice choice)
 {
-    return place == ANYWHERE || !is_aligned(piece, GRANULE_BYTES);
+    switch (choice) {
+    case ANY:
+        return true;
+    case TOUCHED:
+        return !piece->untouched;
+    case TOUCHED_NO_GRANULE:
+        return !piece->untouched && !is_aligned(piece, GRANULE_BYTES);
+    }
+    return false;
 }
 
 /* The smallest that is large enough, the youngest of equals. */
-static size_t find_smallest(size_t bytes, size_t alignment, enum place place)
+static size_t find_smallest(size_t bytes, size_t alignment, enum choice choice)
 {
     size_t found = SIZE_MAX;
     for (size_t i = 0; i < count; i++) {
         const struct raw_piece *piece = &model[i].piece;
-        if (piece->bytes >= bytes && is_aligned(piece, alignment) && is_there(piece, place) &&
+        if (piece->bytes >= bytes && is_aligned(piece, alignment) && is_chosen(piece, choice) &&
             (found == SIZE_MAX || piece->bytes <= model[found].piece.bytes))
             found = i;
     }
     return found;
 }
 
-static size_t find_largest(size_t least_bytes, size_t alignment, enum place place)
+static size_t find_largest(size_t least_bytes, size_t alignment, enum choice choice)
 {
     size_t found = SIZE_MAX;
     for (size_t i = 0; i < count; i++) {
         const struct raw_piece *piece = &model[i].piece;
-        if (piece->bytes >= least_bytes && is_aligned(piece, alignment) && is_there(piece, place) &&
+        if (piece->bytes >= least_bytes && is_aligned(piece, alignment) && is_chosen(piece, choice) &&
             (found == SIZE_MAX || piece->bytes >= model[found].piece.bytes))
             found = i;
     }
@@ -235,7 +244,7 @@ static size_t find_largest(size_t least_bytes, size_t alignment, enum place plac
 static void take_whole(size_t bytes, size_t alignment)
 {
     struct raw_piece piece;
-    size_t expected = find_smallest(bytes, alignment, ANYWHERE);
+    size_t expected = find_smallest(bytes, alignment, ANY);
     assert_int_equal(raw_cache_take_whole(bytes, alignment, &piece), expected != SIZE_MAX);
     if (expected != SIZE_MAX)
         check_taken(expected, &piece);
@@ -244,7 +253,7 @@ static void take_whole(size_t bytes, size_t alignment)
 static void take_largest(size_t least_bytes, size_t alignment)
 {
     struct raw_piece piece;
-    size_t expected = find_largest(least_bytes, alignment, ANYWHERE);
+    size_t expected = find_largest(least_bytes, alignment, TOUCHED);
     assert_int_equal(raw_cache_take_largest(least_bytes, alignment, &piece), expected != SIZE_MAX);
     if (expected != SIZE_MAX)
         check_taken(expected, &piece);
@@ -252,12 +261,12 @@ static void take_largest(size_t least_bytes, size_t alignment)
 
 static size_t find_source(size_t bytes)
 {
-    size_t found = find_smallest(bytes, 1, NO_GRANULE);
+    size_t found = find_smallest(bytes, 1, TOUCHED_NO_GRANULE);
     if (found == SIZE_MAX)
-        found = find_largest(PIECE_LEAST_BYTES, 1, NO_GRANULE);
+        found = find_largest(PIECE_LEAST_BYTES, 1, TOUCHED_NO_GRANULE);
     if (found == SIZE_MAX)
-        found = find_smallest(bytes, 1, ANYWHERE);
-    return found == SIZE_MAX ? find_largest(PIECE_LEAST_BYTES, 1, ANYWHERE) : found;
+        found = find_smallest(bytes, 1, TOUCHED);
+    return found == SIZE_MAX ? find_largest(PIECE_LEAST_BYTES, 1, TOUCHED) : found;
 }
 
 static void take_pages(size_t bytes)
@@ -266,6 +275,10 @@ static void take_pages(size_t bytes)
     size_t expected = find_source(bytes);
     size_t mappings = map_count();
     uint32_t parts = model_parts();
+    struct raw_piece source;
+    assert_int_equal(raw_cache_look_at_source(bytes, &source), expected != SIZE_MAX);
+    if (expected != SIZE_MAX)
+        check_same(&source, &model[expected].piece);
     assert_int_equal(raw_cache_take_pages(bytes, &piece), expected != SIZE_MAX);
     if (expected == SIZE_MAX)
         return;
@@ -293,6 +306,15 @@ static void take_at(const char *address)
     assert_int_equal(raw_cache_take_at(address, &piece), expected != SIZE_MAX);
     if (expected != SIZE_MAX)
         check_taken(expected, &piece);
+}
+
+/* It is looked at, and hardly a page of it is resident. */
+static void note_untouched(const char *address)
+{
+    for (size_t i = 0; i < count; i++)
+        if (model[i].piece.address == address)
+            model[i].piece.untouched = true;
+    raw_cache_note_untouched(address);
 }
 
 static void take_older(uint64_t then_ms)
@@ -348,6 +370,27 @@ static void the_largest_is_taken(void **state)
     assert_true(raw_cache_take_largest(1, 4 * KIB, &piece));
     check_taken(2, &piece);
     assert_false(raw_cache_take_largest(6 * MIB, 4 * KIB, &piece));
+}
+
+/* Not moved, and so neither taken as pages nor to be made longer; but whole. */
+static void untouched_pieces_stay(void **state)
+{
+    (void)state;
+    put_one(make_piece(16 * MIB, 2 * MIB), 1, NO_LIMIT);
+    put_one(make_piece(33 * MIB, MIB), 2, NO_LIMIT);
+    note_untouched((char *)(33 * MIB));
+    note_untouched((char *)(48 * MIB)); /* there is none */
+    take_pages(MIB);                    /* of the other, though a block can begin there */
+    assert_int_equal(count, 2);
+    note_untouched((char *)(16 * MIB));
+    take_pages(MIB);
+    take_largest(MIB, 4 * MIB);
+    assert_int_equal(count, 2);
+    put_one(make_piece(17 * MIB, MIB), 3, NO_LIMIT); /* touched: so is what it is joined with */
+    take_largest(2 * MIB, 4 * MIB);
+    assert_int_equal(count, 1);
+    take_whole(MIB, 4 * KIB);
+    assert_int_equal(count, 0);
 }
 
 static void neighbours_become_one(void **state)
@@ -573,6 +616,7 @@ static void put_somewhere(struct random *random, uint64_t now_ms)
     piece.cut_begin = random_below(random, 2) == 0;
     piece.cut_end = random_below(random, 2) == 0;
     piece.moved = random_below(random, 2) == 0;
+    piece.untouched = random_below(random, 4) == 0;
     if (random_below(random, 3) == 0) /* clean pages are in the last part */
         piece.dirty_bytes = piece.parts == 1 ? 0 : piece.part_end[piece.parts - 2];
     put_one(piece, now_ms, random_below(random, 3) == 0 ? model_bytes() + 10 * UNIT : NO_LIMIT);
@@ -598,7 +642,7 @@ static void anything_after_anything(void **state)
         size_t bytes = UNIT * (1 + random_below(&random, 60));
         size_t alignment = UNIT << random_below(&random, 8);
         now_ms += random_below(&random, 3);
-        switch (random_below(&random, step / 2000 % 2 == 0 ? 8 : 24)) {
+        switch (random_below(&random, step / 2000 % 2 == 0 ? 9 : 40)) {
         case 0:
             take_older(now_ms - random_below(&random, 200));
             break;
@@ -614,6 +658,10 @@ static void anything_after_anything(void **state)
             break;
         case 5:
             take_somewhere(&random);
+            break;
+        case 6:
+            if (count > 0)
+                note_untouched(model[random_below(&random, count)].piece.address);
             break;
         default:
             put_somewhere(&random, now_ms);
@@ -631,6 +679,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(the_best_fit_is_taken, start_empty),
         cmocka_unit_test_setup(the_largest_is_taken, start_empty),
+        cmocka_unit_test_setup(untouched_pieces_stay, start_empty),
         cmocka_unit_test_setup(neighbours_become_one, start_empty),
         cmocka_unit_test_setup(a_granule_begins_a_piece, start_empty),
         cmocka_unit_test_setup(what_could_not_be_moved_is_not_joined, start_empty),

@@ -74,10 +74,15 @@ static OUT_OF_LINE void free_large(void *pointer, uint64_t word)
         fatal_invalid(pointer, "free");
 }
 
-/* Whatever the hot path of free does not serve: mostly blocks of other threads. */
+/* What the hot path of free does not serve, whose arena's slot map it has read: mostly blocks of other
+ * threads. */
 static OUT_OF_LINE void free_elsewhere(void *pointer)
 {
-    uint64_t word = classify_word(pointer);
+    struct arena *arena = arena_of(pointer);
+    if (UNLIKELY(!arena_is_marked(arena)))
+        fatal_invalid(pointer, "free");
+    /* acquire: as in classify_word. */
+    uint64_t word = atomic_load_explicit(&arena->slot_map[arena_slot_of(pointer)], memory_order_acquire);
     if (word == 0 || word_is_run(word)) {
         free_large(pointer, word);
         return;
@@ -88,7 +93,7 @@ static OUT_OF_LINE void free_elsewhere(void *pointer)
     uint32_t class;
     if (UNLIKELY(!pool_word_has_block(block, word, &class)))
         fatal_invalid(block, "free");
-    if (UNLIKELY(heap_may_mark_free(block->canary, pool) || heap == pool_word_heap(word) ||
+    if (UNLIKELY(heap_may_mark_free(block->canary, pool) || (word & POOL_WORD_CHECKED) != 0 ||
                  !mailbox_sent_at_once(heap, class, block)))
         free_in_pool_rarely(block, word, class);
 }
@@ -108,7 +113,10 @@ ALWAYS_INLINE void not_hot(void *pointer, bool sized, size_t bytes, const char *
 ALWAYS_INLINE void free_hot(void *pointer, bool sized, size_t bytes, const char *call)
 {
     if (UNLIKELY(((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0)) {
-        not_hot(pointer, sized, bytes, call);
+        if (sized)
+            release_sized_elsewhere(pointer, bytes, call);
+        else
+            free_large(pointer, 0);
         return;
     }
     struct arena *arena = arena_of(pointer);
@@ -173,7 +181,7 @@ static OUT_OF_LINE void release_sized_elsewhere(void *pointer, size_t bytes, con
     struct classified found = classify(pointer);
     if (UNLIKELY(found.kind != KIND_INVALID && !fits(found, bytes)))
         fatal_size(call, pointer, bytes, found.bytes);
-    free_elsewhere(pointer);
+    free_hot(pointer, false, 0, call);
 }
 
 void release_sized(void *pointer, size_t bytes, const char *call)

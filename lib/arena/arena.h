@@ -12,7 +12,7 @@
  *   the holder of the slot         | descriptors[slot], slot_map[slot], slot_class[slot], its bit in dirty
  *   any thread                     | free, publishing, bucket, released_ms (arena_list)
  *   the housekeeper                | aged, next_retired
- *   fixed once the arena is listed | number
+ *   fixed once the arena is listed | mark, number
  *
  * Holding a slot: its bit in `free` is 0 and this thread made it so (or received the slot from who did).
  *   free bit 1                 ⇒ slot_map[slot] == 0, no pointer to it exists outside
@@ -80,6 +80,7 @@ struct arena {
     LINE_ALIGNED _Atomic uint32_t publishing;
     _Atomic uint32_t bucket;
     _Atomic uint64_t released_ms; /* when slots last came back, any thread */
+    LINE_ALIGNED uintptr_t mark;  /* ~ its address */
     uint32_t number;
     LINE_ALIGNED uint64_t aged[ARENA_WORDS];
     struct arena *next_retired;
@@ -99,6 +100,13 @@ struct span {
 static inline struct arena *arena_of(const void *pointer)
 {
     return (struct arena *)((uintptr_t)pointer & ~(uintptr_t)(ARENA_BYTES - 1));
+}
+
+/* Whether this, which can be read, is an arena. Cheaper than the address index, and wrong for other memory
+ * only if that holds the same number in the same place. */
+static inline bool arena_is_marked(const struct arena *arena)
+{
+    return arena->mark == ~(uintptr_t)arena;
 }
 
 static inline uint32_t arena_slot_of(const void *pointer)

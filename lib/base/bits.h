@@ -39,6 +39,12 @@ static inline unsigned bits_count(uint64_t n)
     return (unsigned)__builtin_popcountll(n);
 }
 
+/* 0 < by < 32 */
+static inline uint32_t bits_rotate_right(uint32_t n, unsigned by)
+{
+    return n >> by | n << (32 - by);
+}
+
 /* The lowest `length` bits set, 0 <= length <= 64. */
 static inline uint64_t bits_ones(unsigned length)
 {

@@ -14,14 +14,15 @@
 #include "base/bits.h"
 #include "base/compiler.h"
 
-#define CLASS_COUNT        48U
-#define CLASS_BYTES_MOST   (UINT64_C(32) << 10)
-#define CLASS_LINEAR_BYTES 128U
-#define CLASS_LINEAR_COUNT 8U
-#define CLASS_FINE_BYTES   512U
-#define CLASS_COARSE_UNIT  128U
-#define CLASS_LARGE_FIRST  32U /* pools of 128 KiB and more: blocks above 2 KiB */
-#define BLOCK_ALIGNMENT    16U
+#define CLASS_COUNT          48U
+#define CLASS_BYTES_MOST     (UINT64_C(32) << 10)
+#define CLASS_LINEAR_BYTES   128U
+#define CLASS_LINEAR_COUNT   8U
+#define CLASS_FINE_BYTES     512U
+#define CLASS_COARSE_UNIT    128U
+#define CLASS_LARGE_FIRST    32U /* pools of 128 KiB and more: blocks above 2 KiB */
+#define BLOCK_ALIGNMENT_LOG2 4U
+#define BLOCK_ALIGNMENT      (1U << BLOCK_ALIGNMENT_LOG2)
 
 /* The classes of requests above CLASS_FINE_BYTES, by (bytes - 1) / CLASS_COARSE_UNIT. */
 extern const uint8_t class_of_coarse[CLASS_BYTES_MOST / CLASS_COARSE_UNIT];
@@ -73,13 +74,17 @@ static inline uint32_t class_pool_slots(uint32_t class)
 
 /* Whether a block of this class begins `offset` bytes behind its pool's start; its number.
  * Without a division, and exact: offsets are below 2^14 units and sizes at most 2^11, so rounding the
- * reciprocal up adds less than 2^14 / 2^31 to a quotient whose fraction is at most 1 - 2^-11. */
+ * reciprocal up adds less than 2^14 / 2^31 to a quotient whose fraction is at most 1 - 2^-11. A remainder of
+ * r units adds r times the reciprocal to the fraction, so below one reciprocal there is none. An offset that
+ * is no multiple of a unit becomes one of 2^28 units at least, and so a number that no pool has. */
 static inline bool class_has_block_at(uint32_t class, uint32_t offset, uint32_t *number)
 {
     const struct class_shape *shape = &class_shapes[class];
-    uint32_t units = offset / BLOCK_ALIGNMENT;
-    *number = (uint32_t)((uint64_t)units * shape->reciprocal >> CLASS_RECIPROCAL_SHIFT);
-    return *number * shape->units * BLOCK_ALIGNMENT == offset && *number < shape->blocks;
+    uint32_t units = bits_rotate_right(offset, BLOCK_ALIGNMENT_LOG2);
+    uint64_t quotient = (uint64_t)units * shape->reciprocal;
+    uint64_t fraction = quotient & ((UINT64_C(1) << CLASS_RECIPROCAL_SHIFT) - 1);
+    *number = (uint32_t)(quotient >> CLASS_RECIPROCAL_SHIFT);
+    return fraction < shape->reciprocal && *number < shape->blocks;
 }
 
 /* The smallest class whose blocks hold `bytes` and are multiples of `alignment` (and so aligned to it, since

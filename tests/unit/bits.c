@@ -54,6 +54,14 @@ static void ones_of_every_length(void **state)
     }
 }
 
+static void rotated_bit_by_bit(void **state)
+{
+    (void)state;
+    for (unsigned by = 1; by < 32; by++)
+        for (unsigned bit = 0; bit < 32; bit++)
+            assert_int_equal(bits_rotate_right(UINT32_C(1) << bit, by), UINT32_C(1) << (bit + 32 - by) % 32);
+}
+
 static void log2_is_the_floor(void **state)
 {
     (void)state;
@@ -162,6 +170,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(run_starts_of_single_runs), cmocka_unit_test(run_starts_of_random_sets),
+        cmocka_unit_test(ones_of_every_length),      cmocka_unit_test(rotated_bit_by_bit),
         cmocka_unit_test(ones_of_every_length),      cmocka_unit_test(log2_is_the_floor),
         cmocka_unit_test(lowest_and_count),          cmocka_unit_test(powers_of_two),
         cmocka_unit_test(alignment_up_and_down),     cmocka_unit_test(checked_arithmetic),

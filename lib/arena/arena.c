@@ -112,20 +112,42 @@ void arena_release(const struct span *span)
     atomic_fetch_or_explicit(&arena->free[span->word], span->mask, memory_order_seq_cst);
 }
 
-uint32_t arena_free_slots(struct arena *arena)
+static void free_words(struct arena *arena, uint64_t words[ARENA_WORDS])
+{
+    for (uint32_t word = 0; word < ARENA_WORDS; word++)
+        words[word] = atomic_load_explicit(&arena->free[word], memory_order_seq_cst);
+}
+
+static uint32_t count_words(const uint64_t words[ARENA_WORDS])
 {
     uint32_t count = 0;
     for (uint32_t word = 0; word < ARENA_WORDS; word++)
-        count += bits_count(atomic_load_explicit(&arena->free[word], memory_order_seq_cst));
+        count += bits_count(words[word]);
     return count;
 }
 
-bool arena_has_row(struct arena *arena, uint32_t slots)
+uint32_t arena_free_slots(struct arena *arena)
 {
-    for (uint32_t word = 0; word < ARENA_WORDS; word++)
-        if (bits_run_starts(atomic_load_explicit(&arena->free[word], memory_order_seq_cst), slots) != 0)
-            return true;
-    return false;
+    uint64_t words[ARENA_WORDS];
+    free_words(arena, words);
+    return count_words(words);
+}
+
+/* All words side by side, without a branch: this runs with every claim and release. */
+struct arena_room arena_room(struct arena *arena)
+{
+    uint64_t starts[ARENA_WORDS];
+    free_words(arena, starts);
+    struct arena_room room = {.free_slots = count_words(starts)};
+    for (uint32_t log2 = 0; log2 < ROW_LOG2_MOST; log2++) {
+        uint64_t longer = 0;
+        for (uint32_t word = 0; word < ARENA_WORDS; word++) {
+            starts[word] &= starts[word] >> (1U << log2);
+            longer |= starts[word];
+        }
+        room.row_log2 += longer != 0;
+    }
+    return room;
 }
 
 /* Holds at any moment for words that nobody is claiming: run by the tests, and by the housekeeper in checked

@@ -140,8 +140,15 @@ void arena_release(const struct span *span);
 
 uint32_t arena_free_slots(struct arena *arena);
 
-/* Whether some word has a row of `slots` free slots. */
-bool arena_has_row(struct arena *arena, uint32_t slots);
+#define ROW_LOG2_MOST 5U
+
+/* What is free, at a glance: slots, and log2 of the length of the longest row of them in a word, rounded
+ * down, ROW_LOG2_MOST at most (0 also where nothing is free). */
+struct arena_room {
+    uint32_t free_slots;
+    uint32_t row_log2;
+};
+struct arena_room arena_room(struct arena *arena);
 
 bool arena_is_valid(struct arena *arena);
 

@@ -10,12 +10,10 @@
 
 enum publishing { PUBLISHING_NOBODY, PUBLISHING, PUBLISHING_AGAIN };
 
-#define ROWS            5U
+#define ROWS            5U /* of 1, 4, 8, 16 and 32 slots */
 #define FULLNESS_LEVELS 3U
 #define BUCKET_ALL_FREE (ROWS * FULLNESS_LEVELS)
 #define BUCKET_NONE     SUMMARY_BUCKETS /* in no set: nothing free, or not listed */
-
-static const uint32_t row_slots[ROWS] = {1, 4, 8, 16, 32};
 
 static struct summary summary;
 static struct arena *_Atomic arenas[SUMMARY_MEMBERS];
@@ -58,15 +56,12 @@ static uint32_t fullness_of(uint32_t free_slots)
 
 static uint32_t bucket_by_bitmap(struct arena *arena)
 {
-    uint32_t free_slots = arena_free_slots(arena);
-    if (free_slots == 0)
+    struct arena_room room = arena_room(arena);
+    if (room.free_slots == 0)
         return BUCKET_NONE;
-    if (free_slots == ARENA_USABLE_SLOTS)
+    if (room.free_slots == ARENA_USABLE_SLOTS)
         return BUCKET_ALL_FREE;
-    uint32_t row = ROWS - 1;
-    while (row > 0 && !arena_has_row(arena, row_slots[row]))
-        row--;
-    return fullness_of(free_slots) * ROWS + row;
+    return fullness_of(room.free_slots) * ROWS + (room.row_log2 <= 1 ? 0 : room.row_log2 - 1);
 }
 
 static void move_to_bucket(struct arena *arena, uint32_t bucket)
@@ -130,9 +125,7 @@ static void publish(struct arena *arena)
 
 static uint32_t buckets_with_row(uint32_t slots)
 {
-    uint32_t row = 0;
-    while (row_slots[row] < slots)
-        row++;
+    uint32_t row = slots <= 2 ? slots - 1 : bits_log2(slots - 1);
     uint32_t rows = (uint32_t)bits_ones(ROWS) & ~(uint32_t)bits_ones(row);
     uint32_t buckets = 1U << BUCKET_ALL_FREE;
     for (uint32_t level = 0; level < FULLNESS_LEVELS; level++)

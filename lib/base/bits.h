@@ -34,9 +34,17 @@ static inline unsigned bits_lowest(uint64_t n)
     return (unsigned)__builtin_ctzll(n);
 }
 
+/* The compiler's own is a call where the instruction may be missing. */
 static inline unsigned bits_count(uint64_t n)
 {
+#if defined(__x86_64__) && !defined(__POPCNT__)
+    n -= n >> 1 & UINT64_C(0x5555555555555555);
+    n = (n & UINT64_C(0x3333333333333333)) + (n >> 2 & UINT64_C(0x3333333333333333));
+    n = (n + (n >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f);
+    return (unsigned)(n * UINT64_C(0x0101010101010101) >> 56);
+#else
     return (unsigned)__builtin_popcountll(n);
+#endif
 }
 
 /* 0 < by < 32 */

@@ -25,35 +25,47 @@ static uint32_t span_slots(const struct span *span)
 
 /* ---- taking ---- */
 
-static bool split(struct span *from, uint32_t slots, bool dirty_only, struct span *span)
+/* Takes slots that begin at the first of `starts`. */
+static void split(struct span *from, uint64_t starts, uint32_t slots, struct span *span)
 {
-    uint64_t starts = bits_run_starts(dirty_only ? from->dirty : from->mask, slots);
-    if (starts == 0)
-        return false;
     uint64_t mask = bits_ones(slots) << bits_lowest(starts);
     *span =
         (struct span){.arena = from->arena, .mask = mask, .dirty = from->dirty & mask, .word = from->word};
     from->mask &= ~mask;
     from->dirty &= ~mask;
-    return true;
 }
 
-static bool take_kept(struct heap *heap, uint32_t slots, bool dirty_only, struct span *span)
+/* Dirty slots before others. */
+static bool take_kept(struct heap *heap, uint32_t slots, struct span *span)
 {
-    for (uint32_t i = 0; i < SPANS_KEPT; i++) {
-        struct span *kept = &heap->spans[i];
-        if (kept->mask != 0 && split(kept, slots, dirty_only, span)) {
+    struct span *other = NULL;
+    uint64_t other_starts = 0;
+    for (struct span *kept = heap->spans; kept < heap->spans + SPANS_KEPT; kept++) {
+        uint64_t starts = bits_run_starts(kept->dirty, slots);
+        if (starts != 0) {
+            split(kept, starts, slots, span);
             heap->span_slots -= slots;
             return true;
         }
+        if (kept->mask != kept->dirty && (starts = bits_run_starts(kept->mask, slots)) != 0) {
+            other = kept;
+            other_starts = starts;
+        }
     }
-    return false;
+    if (other == NULL)
+        return false;
+    split(other, other_starts, slots, span);
+    heap->span_slots -= slots;
+    return true;
 }
 
 static void keep_rest(struct heap *heap, struct span *claimed, uint32_t slots, struct span *span)
 {
-    if (!split(claimed, slots, true, span) && !split(claimed, slots, false, span))
-        CHECK(false);
+    uint64_t starts = bits_run_starts(claimed->dirty, slots);
+    if (starts == 0)
+        starts = bits_run_starts(claimed->mask, slots);
+    CHECK(starts != 0);
+    split(claimed, starts, slots, span);
     if (claimed->mask != 0)
         slot_cache_put(heap, claimed);
 }
@@ -93,8 +105,7 @@ static bool claim(struct heap *heap, uint32_t slots, uint32_t class, struct span
 
 bool slot_cache_take(struct heap *heap, uint32_t slots, uint32_t class, struct span *span)
 {
-    if (heap->span_slots >= slots &&
-        (take_kept(heap, slots, true, span) || take_kept(heap, slots, false, span))) {
+    if (heap->span_slots >= slots && take_kept(heap, slots, span)) {
         if (heap->span_slots < heap->span_slots_most)
             heap->span_slots_most = heap->span_slots;
         return true;
@@ -103,7 +114,7 @@ bool slot_cache_take(struct heap *heap, uint32_t slots, uint32_t class, struct s
     if (heap->empty_slots + heap->run_slots > 0) {
         heap_close_queued_empty_pools(heap);
         run_flush(heap);
-        if (take_kept(heap, slots, true, span))
+        if (take_kept(heap, slots, span))
             return true;
     }
     return claim(heap, slots, class, span);

@@ -2,7 +2,7 @@
 
 #define UNITS(bytes) ((bytes) / 16)
 #define POOL_BYTES(bytes)                                                                                    \
-    ((bytes) <= 512 ? 1 << 14 : (bytes) <= 2048 ? 1 << 16 : (bytes) <= 8192 ? 1 << 17 : 1 << 18)
+    ((bytes) <= 512 ? 1 << 14 : (bytes) <= 2048 ? 1 << 16 : (bytes) <= 4096 ? 1 << 17 : 1 << 18)
 #define SHAPE(bytes)                                                                                         \
     {                                                                                                        \
         (uint32_t)(((UINT64_C(1) << CLASS_RECIPROCAL_SHIFT) + UNITS(bytes) - 1) / UNITS(bytes)),             \

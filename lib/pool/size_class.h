@@ -69,7 +69,7 @@ static inline uint32_t class_pool_slots(uint32_t class)
         return 1;
     if (bytes <= 2048)
         return 4;
-    return bytes <= 8192 ? 8 : 16;
+    return bytes <= 4096 ? 8 : 16;
 }
 
 /* Whether a block of this class begins `offset` bytes behind its pool's start; its number.

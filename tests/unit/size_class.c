@@ -48,7 +48,7 @@ static void pools_have_the_slots_they_should(void **state)
     for (uint32_t class = 0; class < CLASS_COUNT; class ++) {
         size_t bytes = class_bytes(class);
         size_t pool_kib = class_pool_slots(class) * SLOT_BYTES / KIB;
-        assert_int_equal(pool_kib, bytes <= 512 ? 16 : bytes <= 2048 ? 64 : bytes <= 8192 ? 128 : 256);
+        assert_int_equal(pool_kib, bytes <= 512 ? 16 : bytes <= 2048 ? 64 : bytes <= 4096 ? 128 : 256);
         assert_true(class_pool_slots(class) <= SPAN_SLOTS_MOST);
         assert_true(pool_kib * KIB / bytes >= 8);
         assert_int_equal(class_pool_blocks(class), pool_kib * KIB / bytes);

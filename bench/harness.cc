@@ -29,6 +29,8 @@ void report_usage(benchmark::State &state, const readings &readings)
     state.counters["rss_before"] = kib * double(readings.before.rss_kib);
     state.counters["rss_after"] = kib * double(readings.after.rss_kib);
     state.counters["rss_peak"] = kib * double(readings.after.peak_rss_kib);
+    if (readings.rested.rss_kib > 0)
+        state.counters["rss_rested"] = kib * double(readings.rested.rss_kib);
     state.counters["minor_faults"] = double(readings.after.minor_faults - readings.before.minor_faults);
     state.counters["minor_faults_timed"] = double(ended.minor_faults - timed.minor_faults);
     state.counters["switches_timed"] = double(ended.voluntary_switches - timed.voluntary_switches +

@@ -12,6 +12,7 @@
 #include "support.h"
 
 #include <pthread.h>
+#include <stdlib.h>
 
 enum { MAX_RUNS = 512 };
 
@@ -83,6 +84,10 @@ void run_stop(struct run *run, const struct turn *turn)
         run->readings.figure_count = run->workload->report(run->state, run->readings.figures);
     run->workload->finish(run->state);
     run->readings.after = process_usage_now();
+    if (getenv("BENCH_REST_MS") != NULL) {
+        work_lightly(atoi(getenv("BENCH_REST_MS")));
+        run->readings.rested = process_usage_now();
+    }
 }
 
 const struct readings *run_readings(const struct run *run)

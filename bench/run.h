@@ -24,6 +24,7 @@ struct readings {
     struct process_usage timed;  /* as the timed rounds began */
     struct process_usage ended;  /* as they ended */
     struct process_usage after;  /* after everything was freed */
+    struct process_usage rested; /* after light work for BENCH_REST_MS, where that is set; else zeros */
     struct figure figures[MAX_FIGURES];
     size_t figure_count;
 };

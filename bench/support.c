@@ -19,6 +19,8 @@ enum {
     WORK_BLOCKS = 4000,
     WORK_SMALLEST_BYTES = 16,
     WORK_LARGEST_BYTES = 4096,
+    LIGHT_PAUSE_MS = 10,
+    LIGHT_BLOCKS = 20,
 };
 
 void bench_fail(const char *format, ...)
@@ -93,5 +95,22 @@ void let_time_pass(struct rng *rng)
         struct piece piece = piece_draw(&sizes, rng);
 
         piece_free(&piece);
+    }
+}
+
+void work_lightly(int milliseconds)
+{
+    const struct timespec pause = {0, (long)LIGHT_PAUSE_MS * NS_PER_MS};
+    struct rng rng = rng_seed(1);
+    struct size_table sizes;
+
+    size_table_fill(&sizes, WORK_SMALLEST_BYTES, WORK_LARGEST_BYTES);
+    for (int passed = 0; passed < milliseconds; passed += LIGHT_PAUSE_MS) {
+        nanosleep(&pause, NULL);
+        for (int count = 0; count < LIGHT_BLOCKS; count++) {
+            struct piece piece = piece_draw(&sizes, &rng);
+
+            piece_free(&piece);
+        }
     }
 }

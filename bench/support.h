@@ -141,4 +141,7 @@ static inline void piece_free(const struct piece *piece)
  * with a delay, or when it is called next, has done so. Before memory is read. */
 void let_time_pass(struct rng *rng);
 
+/* A few small blocks every ten milliseconds, as a server does that waits for work. */
+void work_lightly(int milliseconds);
+
 #endif

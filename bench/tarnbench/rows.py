@@ -41,6 +41,8 @@ class Row:
         """One run: a Sample, or Failure."""
         return self.finish(self.start(allocator), allocator)
 
+    start_resting = None  # where a row can tell what it holds after a rest: begins such a run
+
     def start(self, allocator):
         """Begins a run; rows whose time is not compared are begun under all allocators at once."""
         raise NotImplementedError
@@ -55,7 +57,7 @@ class WorkloadRow(Row):
 
     kind = "workload"
     TIMEOUT_S = 40
-    FIGURES = ("rss_before", "rss_after", "rss_peak", "minor_faults", "minor_faults_timed", "switches_timed",
+    FIGURES = ("rss_before", "rss_after", "rss_rested", "rss_peak", "minor_faults", "minor_faults_timed", "switches_timed",
                "items_per_second")
     WORKLOAD_FIGURE = "held_"  # what a workload reports begins with this
 
@@ -69,8 +71,15 @@ class WorkloadRow(Row):
         self.timed = timed
 
     def start(self, allocator):
+        return self.run(allocator, {})
+
+    def start_resting(self, allocator):
+        """The same; the program goes on with light work for two seconds."""
+        return self.run(allocator, {"BENCH_REST_MS": "2000"})
+
+    def run(self, allocator, variables):
         return Run(self.tools, allocator,
-                   [self.tools.workloads, f"--benchmark_filter={self.filter}", "--benchmark_format=json"])
+                   [self.tools.workloads, f"--benchmark_filter={self.filter}", "--benchmark_format=json"], variables)
 
     def finish(self, run, allocator):
         sample, output = run.finish(self.TIMEOUT_S)

@@ -184,24 +184,43 @@ class Session:
             self.fail(row, allocator, failure)
 
     def untimed_samples(self):
-        """The rows that compare memory, not time: once, and under all allocators side by side."""
+        """The rows that compare memory, not time: once."""
         for row in self.rows:
-            if row.timed or self.rounds_done:
-                continue
-            self.progress.show(f"{row.name} with all allocators")
-            begun = []
-            try:
-                for allocator in self.columns(row):
-                    if self.can_run(row, allocator):
-                        begun.append((allocator, row.start(allocator)))
-                for allocator, run in begun:
-                    try:
-                        self.samples[row.name][allocator.name].append(row.finish(run, allocator))
-                    except Failure as failure:
-                        self.fail(row, allocator, failure)
-            finally:
-                for _, run in begun:
-                    run.close()
+            if not row.timed and not self.rounds_done:
+                self.progress.show(f"{row.name} with all allocators")
+                for allocator, sample in self.side_by_side(row, row.start):
+                    self.samples[row.name][allocator.name].append(sample)
+
+    def side_by_side(self, row, start):
+        """Runs a row under all allocators at once; [(allocator, sample)]."""
+        begun, samples = [], []
+        try:
+            for allocator in self.columns(row):
+                if self.can_run(row, allocator):
+                    begun.append((allocator, start(allocator)))
+            for allocator, run in begun:
+                try:
+                    samples.append((allocator, row.finish(run, allocator)))
+                except Failure as failure:
+                    self.fail(row, allocator, failure)
+        finally:
+            for _, run in begun:
+                run.close()
+        return samples
+
+    def rest(self):
+        """One more run of every workload, which goes on with light work for a while; all figures but that of the end
+        are those of the other runs."""
+        rows = [row for row in self.rows if row.start_resting]
+        try:
+            for done, row in enumerate(rows):
+                self.progress.show(f"memory two seconds after, {done}/{len(rows)}: {row.name}")
+                for allocator, sample in self.side_by_side(row, row.start_resting):
+                    for measured in self.samples[row.name][allocator.name][:1]:
+                        measured.figures["rss_rested"] = sample.figures["rss_rested"]
+        except KeyboardInterrupt:
+            self.interrupted = True
+        self.progress.clear()
 
     def watch(self, tools):
         """One more run of everything, whose resident memory is looked at again and again; no sample of it counts."""

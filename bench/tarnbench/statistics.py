@@ -22,11 +22,16 @@ def resident_after(sample):
     return None
 
 
+def resident_rested(sample):
+    return sample.figures["rss_rested"] / 1024 if "rss_rested" in sample.figures else None
+
+
 # Columns of the table: name → how to read it from a sample.
 MEASURES = {
     "time": lambda sample: sample.time_s,
     "rss": lambda sample: sample.peak_rss_kib,
     "after": resident_after,
+    "rested": resident_rested,
     "faults": lambda sample: sample.minor_faults,
     "switches": lambda sample: sample.voluntary_switches + sample.involuntary_switches,
     "cpu": lambda sample: sample.cpu_s,
@@ -101,6 +106,12 @@ class Results:
         """The median, or None."""
         summary = self.summaries[row.name].get(name)
         return summary[measure]["median"] if summary and summary[measure] else None
+
+    def held(self, row, name):
+        """What is still held after a rest, as a part of the peak; both above what the process had at its start."""
+        rested, peak = self.value(row, name, "rested"), self.value(row, name, "rss")
+        before = self.summaries[row.name].get(name, {}).get("figures", {}).get("rss_before", 0) / 1024
+        return None if rested is None or peak is None or peak <= before else max(rested - before, 0) / (peak - before)
 
     def base(self, row, measure):
         """What ratios are taken to: the value of the reference, or the lowest of all."""

@@ -5,6 +5,8 @@ ABSENT = "-"
 FAILED = "fail"
 MIB = 1024 * 1024
 CELL = 7
+HELD_MOST = 0.1
+HELD_ROWS = 8
 LEAD_NAME = 6  # characters of the name of the base, before its milliseconds
 
 # Heading of each group of columns, and how one of its cells is written.
@@ -14,12 +16,13 @@ GROUPS = {
     "cpu": "CPU time, ratio of medians to {base}",
     "rss": "peak resident memory, MiB",
     "after": "resident after the work, MiB",
+    "rested": "two seconds after, MiB",
     "faults": "minor faults, thousands",
     "switches": "context switches",
 }
 RATIO_GROUPS = ("time", "cpu")
 SPREAD_GROUP = "spread"
-SCALES = {"rss": 1024, "after": 1024, "faults": 1000, "switches": 1}
+SCALES = {"rss": 1024, "after": 1024, "rested": 1024, "faults": 1000, "switches": 1}
 GEOMETRIC_LABEL = "geomean, {}"
 
 # Figures of memory that are worth a line of their own.
@@ -127,6 +130,19 @@ class Table:
             yield "Resident after the work: workloads, when all is freed; redis, all keys deleted; else after the load."
         if any("*" in line for line in self.row_lines(self.groups)):
             yield "A star: the mean is over fewer rows than that of the others; compare it with care."
+
+    def held_lines(self):
+        """Which rows hold too much two seconds after."""
+        shares = {(row.name, name): self.results.held(row, name) for row in self.results.session.rows
+                  for name in self.results.names if row.name in self.results.summaries}
+        for name in self.results.names:
+            held = {row: share for (row, whose), share in shares.items() if whose == name and share is not None}
+            if held:
+                above = sorted(((share, row) for row, share in held.items() if share > HELD_MOST), reverse=True)
+                rows = ", ".join(f"{row} {100 * share:.0f} %" for share, row in above[:HELD_ROWS])
+                yield (f"Two seconds after the work {name} holds more than {100 * HELD_MOST:.0f} % of the peak, above its "
+                       f"start, in {len(above)} of {len(held)} rows" + (f": {rows}" if rows else "")
+                       + (", …" if len(above) > HELD_ROWS else ""))
 
     def figure_lines(self):
         names = self.results.names

@@ -16,11 +16,11 @@ struct pool pool_none = {.free = &pool_end};
 
 struct heap heap_none = {
     .direct = {TIMES_64(&pool_none), &pool_none},
-    .bins = {TIMES_16(NO_POOL), TIMES_16(NO_POOL), TIMES_16(NO_POOL)},
+    .bins = {TIMES_16(NO_POOL), TIMES_16(NO_POOL), TIMES_16(NO_POOL), NO_POOL, NO_POOL, NO_POOL},
     .reader = &heap_none.own_reader,
 };
 
 static_assert(DIRECT_ENTRIES == 65, "each entry of direct is set above");
-static_assert(CLASS_COUNT == 48, "each bin is set above");
+static_assert(CLASS_COUNT == 51, "each bin is set above");
 
 THREAD_LOCAL struct heap *heap_self = &heap_none;

@@ -11,10 +11,11 @@
 #define FOUR(first, step)                                                                                    \
     SHAPE(first), SHAPE((first) + (step)), SHAPE((first) + 2 * (step)), SHAPE((first) + 3 * (step))
 #define EIGHT(first, step) FOUR(first, step), FOUR((first) + 4 * (step), step)
+#define FIVE(first, step)  SHAPE((first) - (step) / 2), FOUR(first, step)
 
 const struct class_shape class_shapes[CLASS_COUNT] = {
     EIGHT(16, 16),   EIGHT(144, 16),   EIGHT(288, 32),    FOUR(640, 128),    FOUR(1280, 256),
-    FOUR(2560, 512), FOUR(5120, 1024), FOUR(10240, 2048), FOUR(20480, 4096),
+    FOUR(2560, 512), FIVE(5120, 1024), FIVE(10240, 2048), FIVE(20480, 4096),
 };
 
 #define TIMES_1(class)     class
@@ -24,11 +25,17 @@ const struct class_shape class_shapes[CLASS_COUNT] = {
 #define TIMES_16(class)    TIMES_8(class), TIMES_8(class)
 #define TIMES_32(class)    TIMES_16(class), TIMES_16(class)
 #define FROM(class, times) times(class), times((class) + 1), times((class) + 2), times((class) + 3)
+#define FROM_HALF(class, half, times)                                                                        \
+    half(class), half((class) + 1), times((class) + 2), times((class) + 3), times((class) + 4)
 
 /* The first four, of the sizes up to CLASS_FINE_BYTES, are not used. */
-const uint8_t class_of_coarse[CLASS_BYTES_MOST / CLASS_COARSE_UNIT] = {
-    FROM(20, TIMES_1), FROM(24, TIMES_1),  FROM(28, TIMES_2), FROM(32, TIMES_4),
-    FROM(36, TIMES_8), FROM(40, TIMES_16), FROM(44, TIMES_32)};
+const uint8_t class_of_coarse[CLASS_BYTES_MOST / CLASS_COARSE_UNIT] = {FROM(20, TIMES_1),
+                                                                       FROM(24, TIMES_1),
+                                                                       FROM(28, TIMES_2),
+                                                                       FROM(32, TIMES_4),
+                                                                       FROM_HALF(36, TIMES_4, TIMES_8),
+                                                                       FROM_HALF(41, TIMES_8, TIMES_16),
+                                                                       FROM_HALF(46, TIMES_16, TIMES_32)};
 
 uint32_t class_of_aligned_size(size_t bytes, size_t alignment)
 {

@@ -2,7 +2,9 @@
  *
  *   class  0 … 7    16, 32, … 128                  multiples of 16
  *   class  8 … 23   8 per doubling up to 512       144, 160, … 256, 288, … 512
- *   class 24 … 47   4 per doubling up to 32 KiB    640, 768, 896, 1024, 1280, …
+ *   class 24 … 50   4 per doubling up to 32 KiB    640, 768, 896, 1024, 1280, …
+ *                   and from 4 KiB on an eighth    4608, 9216, 18432: a power of two and a header
+ *                   more than a power of two
  *
  * A block is larger than the request by at most 12.5 % from 128 to 512 bytes, and 25 % above
  * (docs/decisions/0005). Every size is a multiple of 16, and a power of two that is at most 32 KiB is itself
@@ -14,7 +16,7 @@
 #include "base/bits.h"
 #include "base/compiler.h"
 
-#define CLASS_COUNT          48U
+#define CLASS_COUNT          51U
 #define CLASS_BYTES_MOST     (UINT64_C(32) << 10)
 #define CLASS_LINEAR_BYTES   128U
 #define CLASS_LINEAR_COUNT   8U

@@ -27,7 +27,7 @@ static void every_size_gets_its_smallest_class(void **state)
 static void classes_grow_in_multiples_of_16(void **state)
 {
     (void)state;
-    assert_int_equal(CLASS_COUNT, 48);
+    assert_int_equal(CLASS_COUNT, 51);
     assert_int_equal(class_bytes(0), 16);
     assert_int_equal(class_bytes(7), 128);
     assert_int_equal(class_bytes(8), 144);
@@ -40,6 +40,8 @@ static void classes_grow_in_multiples_of_16(void **state)
     }
     for (size_t power = 16; power <= CLASS_BYTES_MOST; power *= 2)
         assert_int_equal(class_bytes(class_of_size(power)), power);
+    for (size_t power = 4 * KIB; power < CLASS_BYTES_MOST; power *= 2) /* and a header */
+        assert_int_equal(class_bytes(class_of_size(power + 1)), power + power / 8);
 }
 
 static void pools_have_the_slots_they_should(void **state)

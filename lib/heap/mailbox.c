@@ -10,12 +10,12 @@
 
 /* Messages for one owner, linked from first to last. */
 struct batch {
-    struct heap *owner;
+    struct heap *owner; /* NULL: none */
     struct block *first;
     struct block *last;
 };
 
-#define BATCHES 16U
+#define BATCHES 64U
 #define CHAINS  64U
 
 /* ---- a message's first word ---- */
@@ -86,32 +86,29 @@ static void post_batch(struct heap *heap, const struct batch *batch)
     park_posted_to(heap, batch->owner);
 }
 
-/* The batch for this owner; the oldest is posted when all are taken. */
-static struct batch *batch_for(struct heap *heap, struct batch batches[BATCHES], uint32_t *count,
-                               struct heap *owner)
+/* The batch for this owner; one for another owner in its place is posted. */
+static struct batch *batch_for(struct heap *heap, struct batch batches[BATCHES], struct heap *owner)
 {
-    for (uint32_t i = 0; i < *count && i < BATCHES; i++)
-        if (batches[i].owner == owner)
-            return &batches[i];
-    struct batch *batch = &batches[*count % BATCHES];
-    if (*count >= BATCHES)
+    struct batch *batch = &batches[(uintptr_t)owner / HEAP_ALIGNMENT % BATCHES];
+    if (batch->owner == owner)
+        return batch;
+    if (batch->owner != NULL)
         post_batch(heap, batch);
-    (*count)++;
     *batch = (struct batch){.owner = owner};
     return batch;
 }
 
 static void post_messages(struct heap *heap, struct block *message)
 {
-    struct batch batches[BATCHES];
-    uint32_t count = 0;
+    struct batch batches[BATCHES] = {{.owner = NULL}};
     while (message != NULL) {
         struct block *next = message_next(message);
-        batch_add(batch_for(heap, batches, &count, owner_of_block(message)), message);
+        batch_add(batch_for(heap, batches, owner_of_block(message)), message);
         message = next;
     }
-    for (uint32_t i = 0; i < count && i < BATCHES; i++)
-        post_batch(heap, &batches[i]);
+    for (uint32_t i = 0; i < BATCHES; i++)
+        if (batches[i].owner != NULL)
+            post_batch(heap, &batches[i]);
 }
 
 /* ---- gathering chains ---- */

@@ -4,6 +4,15 @@
 #include "heap/run.h"
 #include "raw/raw.h"
 
+/* The slot map word of an address where a block of an arena could begin; 0 when none could. */
+static uint64_t word_of(const void *pointer)
+{
+    if (((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0 || address_index_get(pointer) != ADDRESS_ARENA)
+        return 0;
+    /* acquire: as in free_elsewhere (release). */
+    return atomic_load_explicit(&arena_of(pointer)->slot_map[arena_slot_of(pointer)], memory_order_acquire);
+}
+
 static struct classified classify_raw(const void *pointer)
 {
     size_t bytes = raw_bytes(pointer);
@@ -22,7 +31,7 @@ static struct classified classify_run(const void *pointer, uint64_t word)
 
 struct classified classify(const void *pointer)
 {
-    uint64_t word = classify_word(pointer);
+    uint64_t word = word_of(pointer);
     if (word == 0)
         return classify_raw(pointer);
     if (word_is_run(word))

@@ -1,5 +1,4 @@
-/* What a pointer from the program is. For every path but the hot one of free, which knows its own pools
- * without asking.
+/* What a pointer from the program is. For every path but that of free, which knows pools without asking.
  */
 #ifndef TARN_API_CLASSIFY_H
 #define TARN_API_CLASSIFY_H
@@ -20,16 +19,6 @@ struct classified {
 /* The pointer is not NULL. KIND_INVALID for anything that is not the start of a block or run or raw block; a
  * free block of a pool is KIND_POOL. Any thread. */
 struct classified classify(const void *pointer);
-
-/* The slot map word of an address where a block of an arena could begin; 0 when none could. */
-ALWAYS_INLINE uint64_t classify_word(const void *pointer)
-{
-    if (((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0 || address_index_get(pointer) != ADDRESS_ARENA)
-        return 0;
-    /* acquire: pairs with the release in enter_owner (pool/pool), which publishes the pool's fixed fields,
-     * and with those in heap/run. */
-    return atomic_load_explicit(&arena_of(pointer)->slot_map[arena_slot_of(pointer)], memory_order_acquire);
-}
 
 /* The pool of a live block of the calling thread's own heap; NULL for anything else, which classify knows. */
 ALWAYS_INLINE struct pool *classify_own(const void *pointer)

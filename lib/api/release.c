@@ -81,7 +81,8 @@ static OUT_OF_LINE void free_elsewhere(void *pointer)
     struct arena *arena = arena_of(pointer);
     if (UNLIKELY(!arena_is_marked(arena)))
         fatal_invalid(pointer, "free");
-    /* acquire: as in classify_word. */
+    /* acquire: pairs with the release in enter_owner (pool/pool), which publishes the pool's fixed fields,
+     * and with those in heap/run. */
     uint64_t word = atomic_load_explicit(&arena->slot_map[arena_slot_of(pointer)], memory_order_acquire);
     if (word == 0 || word_is_run(word)) {
         free_large(pointer, word);
@@ -179,7 +180,9 @@ static OUT_OF_LINE void release_sized_elsewhere(void *pointer, size_t bytes, con
     if (pointer == NULL)
         return;
     struct classified found = classify(pointer);
-    if (UNLIKELY(found.kind != KIND_INVALID && !fits(found, bytes)))
+    if (UNLIKELY(found.kind == KIND_INVALID))
+        fatal_invalid(pointer, call);
+    if (UNLIKELY(!fits(found, bytes)))
         fatal_size(call, pointer, bytes, found.bytes);
     free_hot(pointer, false, 0, call);
 }
@@ -194,7 +197,9 @@ void release_aligned(void *pointer, size_t alignment, size_t bytes, const char *
     if (pointer == NULL)
         return;
     struct classified found = classify(pointer);
-    if (UNLIKELY(found.kind != KIND_INVALID && bytes > found.bytes))
+    if (UNLIKELY(found.kind == KIND_INVALID))
+        fatal_invalid(pointer, call);
+    if (UNLIKELY(bytes > found.bytes))
         fatal_size(call, pointer, bytes, found.bytes);
     release_check_alignment(pointer, alignment, call);
     tarn_free(pointer);

@@ -3,7 +3,8 @@
  *   root (static) ──► leaf: 8192 entries, 32 GiB of addresses, mapped at first need and never unmapped
  *
  * An entry is 0 (not ours), ADDRESS_ARENA, or the address of a raw block's record (at the block's first entry
- * only). free asks it before it trusts a pointer that its own heap does not own.
+ * only). All but free, for an address inside an entry's, ask it before they trust a pointer
+ * (arena_is_marked).
  *
  * Any thread reads and writes; an entry belongs to whoever owns the addresses. Written after the memory is
  * mapped and cleared before it is unmapped, so that an entry never speaks of memory that another mapping has

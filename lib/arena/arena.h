@@ -21,8 +21,8 @@
  * Pages of a slot pass from one holder to the next by release on `free` in arena_release and acquire in the
  * claim.
  *
- * slot_map and slot_class change when a pool or run begins or ends, and are all that a free by another thread
- * reads; the descriptors change with every call of the owner, and lie on other lines.
+ * slot_map and slot_class change when a pool or run begins or ends, and are, with the mark, all that a free
+ * by another thread reads; the descriptors change with every call of the owner, and lie on other lines.
  *
  * A slot map word says who serves the slot, and where its pool or run begins:
  *   0                                        nobody
@@ -74,14 +74,14 @@ struct arena {
     _Atomic uint64_t slot_map[ARENA_SLOTS]; /* at offset 0: one instruction less in free */
     _Atomic uint8_t
         slot_class[ARENA_SLOTS]; /* of the pool that begins there, valid while the slot map says so */
+    LINE_ALIGNED uintptr_t mark; /* arena_mark of its address; on the page of the slot map */
+    uint32_t number;
     LINE_ALIGNED unsigned char descriptors[ARENA_SLOTS][ARENA_DESCRIPTOR_BYTES];
     LINE_ALIGNED _Atomic uint64_t free[ARENA_WORDS];
     _Atomic uint64_t dirty[ARENA_WORDS];
     LINE_ALIGNED _Atomic uint32_t publishing;
     _Atomic uint32_t bucket;
     _Atomic uint64_t released_ms; /* when slots last came back, any thread */
-    LINE_ALIGNED uintptr_t mark;  /* ~ its address */
-    uint32_t number;
     LINE_ALIGNED uint64_t aged[ARENA_WORDS];
     struct arena *next_retired;
 };
@@ -102,11 +102,17 @@ static inline struct arena *arena_of(const void *pointer)
     return (struct arena *)((uintptr_t)pointer & ~(uintptr_t)(ARENA_BYTES - 1));
 }
 
-/* Whether this, which can be read, is an arena. Cheaper than the address index, and wrong for other memory
- * only if that holds the same number in the same place. */
+/* Of another copy of the library in the process it differs. */
+static inline uintptr_t arena_mark(const struct arena *arena)
+{
+    return (uintptr_t)arena ^ (uintptr_t)&address_index_root;
+}
+
+/* Whether this, whose slot map can be read, is an arena of ours. Cheaper than the address index, and wrong
+ * for other memory only if that holds the same number in the same place. */
 static inline bool arena_is_marked(const struct arena *arena)
 {
-    return arena->mark == ~(uintptr_t)arena;
+    return arena->mark == arena_mark(arena);
 }
 
 static inline uint32_t arena_slot_of(const void *pointer)

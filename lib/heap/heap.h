@@ -38,6 +38,10 @@
 #define DIRECT_BYTES_MOST 1024U
 #define DIRECT_ENTRIES    (DIRECT_BYTES_MOST / BLOCK_ALIGNMENT + 1)
 
+/* What a block above DIRECT_BYTES_MOST counts on the budget: at 0.5 ns a call for the heartbeat, 64 KiB of it
+ * would come too often (heap/tick). */
+#define MEDIUM_BUDGET_BYTES 256
+
 #define SPANS_KEPT 8U
 #define RUNS_KEPT  16U
 
@@ -182,7 +186,7 @@ ALWAYS_INLINE void *heap_malloc_small(struct heap *heap, size_t bytes)
     return block;
 }
 
-/* The same for DIRECT_BYTES_MOST < bytes <= CLASS_BYTES_MOST. Each counts on the budget as if it were small.
+/* The same for DIRECT_BYTES_MOST < bytes <= CLASS_BYTES_MOST. Each counts MEDIUM_BUDGET_BYTES on the budget.
  */
 ALWAYS_INLINE void *heap_malloc_medium(struct heap *heap, size_t bytes)
 {
@@ -192,7 +196,7 @@ ALWAYS_INLINE void *heap_malloc_medium(struct heap *heap, size_t bytes)
     struct block *block = pool->free;
     if (UNLIKELY(block->canary != pool))
         return heap_malloc_slow(heap, bytes);
-    if (UNLIKELY((heap->budget_bytes -= (int64_t)DIRECT_BYTES_MOST) < 0))
+    if (UNLIKELY((heap->budget_bytes -= MEDIUM_BUDGET_BYTES) < 0))
         return heap_malloc_slow(heap, bytes);
     block->canary = NULL;
     pool->free = block->next;

@@ -47,7 +47,8 @@ static bool take_kept(struct heap *heap, uint32_t slots, struct span *span)
             heap->span_slots -= slots;
             return true;
         }
-        if (kept->mask != kept->dirty && (starts = bits_run_starts(kept->mask, slots)) != 0) {
+        if (other == NULL && kept->mask != kept->dirty &&
+            (starts = bits_run_starts(kept->mask, slots)) != 0) {
             other = kept;
             other_starts = starts;
         }

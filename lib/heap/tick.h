@@ -16,7 +16,7 @@
 
 #define TICK_BUDGET_LEAST_BYTES 512
 #define TICK_BUDGET_SOON_BYTES  4096
-#define TICK_BUDGET_MOST_BYTES  ((int64_t)256 << 10)
+#define TICK_BUDGET_MOST_BYTES  ((int64_t)64 << 10)
 
 /* The budget is used up. Running thread, slow path. */
 void tick_heartbeat(struct heap *heap);

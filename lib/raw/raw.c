@@ -163,25 +163,37 @@ static bool take_whole(size_t bytes, size_t alignment, struct raw_piece *piece)
     return taken;
 }
 
+/* Whether the next source is worth moving; one that is not is noted, and is no source from then on. *none is
+ * set where there is no source. Whatever other threads do with it meanwhile: no page of it is touched here.
+ */
+static bool source_is_touched(size_t bytes, bool *none)
+{
+    struct raw_piece source;
+    lock_acquire(&raw_lock);
+    *none = !raw_cache_look_at_source(bytes, &source);
+    lock_release(&raw_lock);
+    if (*none || map_is_resident(source.address, source.bytes))
+        return !*none;
+    lock_acquire(&raw_lock);
+    raw_cache_note_untouched(&source);
+    lock_release(&raw_lock);
+    return false;
+}
+
 /* Cached pages to be moved, `bytes` at most. What the program never touched is not worth moving, and stays
  * where it is. */
 static bool take_pages(size_t bytes, struct raw_piece *piece)
 {
-    struct raw_piece source;
-    lock_acquire(&raw_lock);
-    bool found = raw_cache_look_at_source(bytes, &source);
-    lock_release(&raw_lock);
-    if (!found)
+    bool touched = false;
+    bool none = false;
+    for (unsigned looks = 0; looks < MOVES_MOST && !touched && !none; looks++)
+        touched = source_is_touched(bytes, &none);
+    if (!touched)
         return false;
-    /* Whatever other threads do with the source meanwhile: no page of it is touched here. */
-    bool resident = map_is_resident(source.address, source.bytes);
     lock_acquire(&raw_lock);
-    if (resident)
-        found = raw_cache_take_pages(bytes, piece);
-    else
-        raw_cache_note_untouched(source.address);
+    bool taken = raw_cache_take_pages(bytes, piece);
     lock_release(&raw_lock);
-    return resident && found;
+    return taken;
 }
 
 /* Moves cached pages to where the clean part of a piece begins, up to `end_bytes`, so that only the rest has
@@ -347,6 +359,8 @@ bool raw_free(void *pointer)
     give_record(record);
     lock_release(&raw_lock);
     keep_piece(&piece);
+    if (heap_self != &heap_none)
+        tick_soon(heap_self); /* or the cache ages late, when the program grows idle */
     return true;
 }
 

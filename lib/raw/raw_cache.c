@@ -151,10 +151,10 @@ bool raw_cache_look_at_source(size_t bytes, struct raw_piece *piece)
     return true;
 }
 
-void raw_cache_note_untouched(const char *address)
+void raw_cache_note_untouched(const struct raw_piece *piece)
 {
     for (size_t i = 0; i < count; i++)
-        if (entries[i].piece.address == address)
+        if (entries[i].piece.address == piece->address && entries[i].piece.bytes == piece->bytes)
             entries[i].piece.untouched = true;
 }
 

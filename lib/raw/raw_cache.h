@@ -39,8 +39,8 @@ bool raw_cache_take_pages(size_t bytes, struct raw_piece *piece);
 /* The piece of which they would be taken, which stays. */
 bool raw_cache_look_at_source(size_t bytes, struct raw_piece *piece);
 
-/* Notes of the piece that begins here, if there is one, that it is untouched. */
-void raw_cache_note_untouched(const char *address);
+/* Notes of this piece, if it is still there, that it is untouched. */
+void raw_cache_note_untouched(const struct raw_piece *piece);
 
 /* Takes the piece that begins here, whatever it is. */
 bool raw_cache_take_at(const char *address, struct raw_piece *piece);

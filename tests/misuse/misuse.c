@@ -331,6 +331,27 @@ static void free_sized_raw(void)
     free_sized(block_of(RAW), opaque_size(RAW * 3));
 }
 
+/* delete through a second base class that has no virtual destructor. */
+static void free_sized_interior(void)
+{
+    free_sized((char *)block_of(100) + 16, opaque_size(20));
+}
+
+static void free_sized_interior_large(void)
+{
+    free_sized((char *)block_of(100) + 16, opaque_size(5000));
+}
+
+static void free_sized_odd_address(void)
+{
+    free_sized((char *)block_of(100) + 1, opaque_size(5000));
+}
+
+static void free_aligned_sized_interior(void)
+{
+    free_aligned_sized((char *)block_of(100) + 16, opaque_size(16), opaque_size(50));
+}
+
 static void free_sized_raw_as_small(void)
 {
     free_sized(block_of(RAW), opaque_size(100));
@@ -494,6 +515,10 @@ static const struct {
     CASE(free_sized_run),
     CASE(free_sized_raw),
     CASE(free_sized_raw_as_small),
+    CASE(free_sized_interior),
+    CASE(free_sized_interior_large),
+    CASE(free_sized_odd_address),
+    CASE(free_aligned_sized_interior),
     CASE(free_aligned_sized_wrong_alignment),
     CASE(free_aligned_sized_wrong_size),
     CASE(write_after_free),

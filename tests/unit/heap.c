@@ -133,9 +133,9 @@ static void the_hot_path_finds_the_class(void **state)
             bytes <= DIRECT_BYTES_MOST ? heap_malloc_small(heap, bytes) : heap_malloc_medium(heap, bytes);
         assert_ptr_equal(again, block); /* what was freed last is warm */
         give(again);
-        /* Larger ones count as if they were small. */
+        /* Larger ones count as if they were smaller. */
         assert_true(budget - heap->budget_bytes >=
-                    (int64_t)(bytes < DIRECT_BYTES_MOST ? bytes : DIRECT_BYTES_MOST));
+                    (int64_t)(bytes <= DIRECT_BYTES_MOST ? bytes : MEDIUM_BUDGET_BYTES));
         heap->budget_bytes = INT64_MAX;
     }
     assert_true(heap_is_valid(heap));
@@ -153,7 +153,7 @@ static void a_used_up_budget_leads_to_the_heartbeat(void **state)
     assert_true(heap->heartbeat_ms > 0 && heap->budget_bytes > 0);
     heap->budget_bytes = INT64_MAX;
     give(heap_malloc_medium(heap, 2000));
-    heap->budget_bytes = 1500;
+    heap->budget_bytes = MEDIUM_BUDGET_BYTES + 100;
     heap->heartbeat_ms = 0;
     give(heap_malloc_medium(heap, 2000));
     assert_int_equal(heap->heartbeat_ms, 0);

@@ -309,12 +309,12 @@ static void take_at(const char *address)
 }
 
 /* It is looked at, and hardly a page of it is resident. */
-static void note_untouched(const char *address)
+static void note_untouched(const struct raw_piece *piece)
 {
     for (size_t i = 0; i < count; i++)
-        if (model[i].piece.address == address)
+        if (model[i].piece.address == piece->address && model[i].piece.bytes == piece->bytes)
             model[i].piece.untouched = true;
-    raw_cache_note_untouched(address);
+    raw_cache_note_untouched(piece);
 }
 
 static void take_older(uint64_t then_ms)
@@ -378,11 +378,13 @@ static void untouched_pieces_stay(void **state)
     (void)state;
     put_one(make_piece(16 * MIB, 2 * MIB), 1, NO_LIMIT);
     put_one(make_piece(33 * MIB, MIB), 2, NO_LIMIT);
-    note_untouched((char *)(33 * MIB));
-    note_untouched((char *)(48 * MIB)); /* there is none */
-    take_pages(MIB);                    /* of the other, though a block can begin there */
+    const struct raw_piece others[] = {make_piece(33 * MIB, 2 * MIB), make_piece(48 * MIB, MIB)};
+    note_untouched(&others[0]); /* another by now */
+    note_untouched(&others[1]); /* there is none */
+    note_untouched(&model[1].piece);
+    take_pages(MIB); /* of the first, though a block can begin there */
     assert_int_equal(count, 2);
-    note_untouched((char *)(16 * MIB));
+    note_untouched(&model[0].piece);
     take_pages(MIB);
     take_largest(MIB, 4 * MIB);
     assert_int_equal(count, 2);
@@ -661,7 +663,7 @@ static void anything_after_anything(void **state)
             break;
         case 6:
             if (count > 0)
-                note_untouched(model[random_below(&random, count)].piece.address);
+                note_untouched(&model[random_below(&random, count)].piece);
             break;
         default:
             put_somewhere(&random, now_ms);

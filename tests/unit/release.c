@@ -359,6 +359,18 @@ static void checked_pools_know_what_is_carved(void **state)
     tarn_free(block);
 }
 
+/* A heap that was busy and grows idle must not keep the cache for long. */
+static void a_freed_raw_block_brings_the_heartbeat_near(void **state)
+{
+    (void)state;
+    struct heap *heap = thread_heap();
+    void *block = tarn_malloc(60 << 20);
+    assert_non_null(block);
+    heap->budget_bytes = TICK_BUDGET_MOST_BYTES;
+    tarn_free(block);
+    assert_true(heap->budget_bytes <= TICK_BUDGET_SOON_BYTES);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, keep_settings, restore_settings)
 
 int main(void)
@@ -370,6 +382,7 @@ int main(void)
         TEST(every_size_is_freed_with_its_size),
         TEST(sizes_of_small_runs),
         TEST(sizes_after_realloc),
+        TEST(a_freed_raw_block_brings_the_heartbeat_near),
         TEST(wrong_sizes),
         TEST(wrong_alignments),
         TEST(double_frees),

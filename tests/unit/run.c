@@ -135,7 +135,6 @@ static void kept_runs_are_bounded(void **state)
     assert_true(slot_cache_is_valid(heap));
 }
 
-/* Runs whose first bytes or last byte were written come back as what they are: not zero. */
 /* ---- resizing ---- */
 
 static void shorter_where_it_stands(void **state)

@@ -10,6 +10,8 @@ GROUPS_OF_ROWS = {"workloads": ("workload",), "traces": ("trace",), "programs": 
 CONFIDENCE = 0.93  # of the interval of a median; the whole range of five samples has it
 LEAST_SAMPLES = 5  # from which on the interval holds the true median with that confidence
 
+HELD_LEAST_KIB = 8192  # of peak above the start, for what is held to be told as a part of it
+
 # Resident bytes once the work is done, of the figures that a row may have; the first that there is.
 AFTER_FIGURES = ("rss_after", "rss_after_flush", "rss_after_load")
 
@@ -108,10 +110,13 @@ class Results:
         return summary[measure]["median"] if summary and summary[measure] else None
 
     def held(self, row, name):
-        """What is still held after a rest, as a part of the peak; both above what the process had at its start."""
+        """What is still held after a rest, as a part of the peak; both above what the process had at its start. None
+        where the peak is so low that the light work itself is a part of it."""
         rested, peak = self.value(row, name, "rested"), self.value(row, name, "rss")
         before = self.summaries[row.name].get(name, {}).get("figures", {}).get("rss_before", 0) / 1024
-        return None if rested is None or peak is None or peak <= before else max(rested - before, 0) / (peak - before)
+        if rested is None or peak is None or peak < before + HELD_LEAST_KIB:
+            return None
+        return max(rested - before, 0) / (peak - before)
 
     def base(self, row, measure):
         """What ratios are taken to: the value of the reference, or the lowest of all."""

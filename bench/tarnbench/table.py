@@ -1,5 +1,5 @@
 """The table on stdout."""
-from .statistics import BEST, CONFIDENCE, LEAST_SAMPLES
+from .statistics import BEST, CONFIDENCE, HELD_LEAST_KIB, LEAST_SAMPLES
 
 ABSENT = "-"
 FAILED = "fail"
@@ -141,7 +141,7 @@ class Table:
                 above = sorted(((share, row) for row, share in held.items() if share > HELD_MOST), reverse=True)
                 rows = ", ".join(f"{row} {100 * share:.0f} %" for share, row in above[:HELD_ROWS])
                 yield (f"Two seconds after the work {name} holds more than {100 * HELD_MOST:.0f} % of the peak, above its "
-                       f"start, in {len(above)} of {len(held)} rows" + (f": {rows}" if rows else "")
+                       f"start, in {len(above)} of {len(held)} rows of {HELD_LEAST_KIB // 1024} MiB and more" + (f": {rows}" if rows else "")
                        + (", …" if len(above) > HELD_ROWS else ""))
 
     def figure_lines(self):

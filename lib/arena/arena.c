@@ -11,7 +11,7 @@ static uint64_t usable_mask(uint32_t word)
 
 void arena_initialise(struct arena *arena, uint32_t number)
 {
-    arena->mark = arena_mark(arena);
+    atomic_store_explicit(&arena->mark, arena_mark(arena), memory_order_relaxed);
     arena->number = number;
     for (uint32_t word = 0; word < ARENA_WORDS; word++)
         atomic_store_explicit(&arena->free[word], usable_mask(word), memory_order_relaxed);

@@ -34,6 +34,7 @@
 
 #include "arena/address_index.h"
 #include "base/compiler.h"
+#include "base/owned.h"
 
 #include <assert.h>
 #include <stdatomic.h>
@@ -73,8 +74,8 @@ static inline uint32_t run_word_slots(uint64_t word)
 struct arena {
     _Atomic uint64_t slot_map[ARENA_SLOTS]; /* at offset 0: one instruction less in free */
     _Atomic uint8_t
-        slot_class[ARENA_SLOTS]; /* of the pool that begins there, valid while the slot map says so */
-    LINE_ALIGNED uintptr_t mark; /* arena_mark of its address; on the page of the slot map */
+        slot_class[ARENA_SLOTS];        /* of the pool that begins there, valid while the slot map says so */
+    LINE_ALIGNED _Atomic uint64_t mark; /* arena_mark of its address; on the page of the slot map */
     uint32_t number;
     LINE_ALIGNED unsigned char descriptors[ARENA_SLOTS][ARENA_DESCRIPTOR_BYTES];
     LINE_ALIGNED _Atomic uint64_t free[ARENA_WORDS];
@@ -112,7 +113,8 @@ static inline uintptr_t arena_mark(const struct arena *arena)
  * for other memory only if that holds the same number in the same place. */
 static inline bool arena_is_marked(const struct arena *arena)
 {
-    return arena->mark == arena_mark(arena);
+    /* As the hot path reads the slot map: a sanitizer must not look at it. */
+    return owned_xor(&arena->mark, arena_mark(arena)) == 0;
 }
 
 static inline uint32_t arena_slot_of(const void *pointer)

@@ -214,6 +214,18 @@ static void free_global(void)
     free(opaque(global + 64));
 }
 
+/* Of someone else, as small as can be, where an arena could stand. */
+static void free_in_small_mapping(void)
+{
+    char *place = mmap(NULL, 2 * ARENA, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    must(place != MAP_FAILED);
+    place += ARENA - (uintptr_t)place % ARENA;
+    must(mprotect(place, 4 * KIB, PROT_READ | PROT_WRITE) == 0);
+    (void)block_of(SMALL);
+    free(opaque(place + 64));
+}
+
 static void free_global_as_first_call(void)
 {
     free(opaque(global + 64));
@@ -495,6 +507,7 @@ static const struct {
     CASE(double_free_raw_by_another_thread),
     CASE(free_stack),
     CASE(free_global),
+    CASE(free_in_small_mapping),
     CASE(free_global_as_first_call),
     CASE(free_small_number),
     CASE(free_odd_address),

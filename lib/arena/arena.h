@@ -114,7 +114,7 @@ static inline uintptr_t arena_mark(const struct arena *arena)
 static inline bool arena_is_marked(const struct arena *arena)
 {
     /* As the hot path reads the slot map: a sanitizer must not look at it. */
-    return owned_xor(&arena->mark, arena_mark(arena)) == 0;
+    return owned_equals(&arena->mark, arena_mark(arena));
 }
 
 static inline uint32_t arena_slot_of(const void *pointer)

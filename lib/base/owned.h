@@ -46,7 +46,19 @@ ALWAYS_INLINE uint64_t owned_xor(const _Atomic uint64_t *word, uint64_t value)
     return value;
 }
 
+ALWAYS_INLINE bool owned_equals(const _Atomic uint64_t *word, uint64_t value)
+{
+    bool equal;
+    __asm__("cmpq %2, %1" : "=@cce"(equal) : "m"(*word), "r"(value));
+    return equal;
+}
+
 #else
+
+ALWAYS_INLINE bool owned_equals(const _Atomic uint64_t *word, uint64_t value)
+{
+    return atomic_load_explicit(word, memory_order_relaxed) == value;
+}
 
 ALWAYS_INLINE uint64_t owned_xor(const _Atomic uint64_t *word, uint64_t value)
 {

@@ -74,6 +74,10 @@ static void xor_of_a_word(void **state)
         assert_int_equal(owned_xor(&word, b), a ^ b);
         assert_int_equal(atomic_load(&word), a);
         assert_int_equal(owned_xor(&word, a), 0);
+        assert_true(owned_equals(&word, a));
+        assert_int_equal(owned_equals(&word, b), a == b);
+        assert_false(owned_equals(&word, a ^ UINT64_C(1) << 63));
+        assert_false(owned_equals(&word, a ^ 1));
     }
 }
 

@@ -1,5 +1,4 @@
-/* What a pointer from the program is. For every path but that of free, which knows pools without asking.
- */
+/* What a pointer from the program is. For every path but that of free, which knows pools without asking. */
 #ifndef TARN_API_CLASSIFY_H
 #define TARN_API_CLASSIFY_H
 

@@ -61,7 +61,8 @@ static uint32_t bucket_by_bitmap(struct arena *arena)
         return BUCKET_NONE;
     if (room.free_slots == ARENA_USABLE_SLOTS)
         return BUCKET_ALL_FREE;
-    return fullness_of(room.free_slots) * ROWS + (room.row_log2 <= 1 ? 0 : room.row_log2 - 1);
+    return fullness_of(room.free_slots) * ROWS +
+           (room.row_log2 <= 1 ? 0 : room.row_log2 - 1); /* 2 is no row */
 }
 
 static void move_to_bucket(struct arena *arena, uint32_t bucket)
@@ -125,6 +126,7 @@ static void publish(struct arena *arena)
 
 static uint32_t buckets_with_row(uint32_t slots)
 {
+    /* The shortest of ROWS that is long enough: 1 in 0, 2 to 4 in 1, 5 to 8 in 2, … */
     uint32_t row = slots <= 2 ? slots - 1 : bits_log2(slots - 1);
     uint32_t rows = (uint32_t)bits_ones(ROWS) & ~(uint32_t)bits_ones(row);
     uint32_t buckets = 1U << BUCKET_ALL_FREE;

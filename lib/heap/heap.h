@@ -38,8 +38,8 @@
 #define DIRECT_BYTES_MOST 1024U
 #define DIRECT_ENTRIES    (DIRECT_BYTES_MOST / BLOCK_ALIGNMENT + 1)
 
-/* What a block above DIRECT_BYTES_MOST counts on the budget: at 0.5 ns a call for the heartbeat, 64 KiB of it
- * would come too often (heap/tick). */
+/* What a block above DIRECT_BYTES_MOST counts on the budget, whatever its size: with its bytes the heartbeat
+ * (heap/tick) would come every few calls, and be most of their price. */
 #define MEDIUM_BUDGET_BYTES 256
 
 #define SPANS_KEPT 8U

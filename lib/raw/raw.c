@@ -275,8 +275,8 @@ static bool take_and_grow(size_t bytes, size_t alignment, struct raw_piece *piec
     if (!taken)
         return false;
     piece->untouched = !map_is_resident(piece->address, piece->bytes);
-    if (!piece->untouched &&
-        grow_piece(piece, bytes_to_map(bytes), bytes)) /* which cuts it, if it has become too large by now */
+    /* grow_piece cuts it, if it has become too large by now. */
+    if (!piece->untouched && grow_piece(piece, bytes_to_map(bytes), bytes))
         return true;
     keep_piece(piece);
     return false;

@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define HEAPS 24U
+#define HEAPS 100U /* more than a flush gathers messages for at once (BATCHES) */
 
 static struct heap *heaps[HEAPS];
 static struct heap *owner;

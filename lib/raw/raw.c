@@ -17,7 +17,7 @@
 #define HUGE_PAGE_BYTES    ((size_t)2 << 20)
 
 /* Pieces moved into one new block at most. */
-#define MOVES_MOST 4U
+#define MOVES_MOST 16U
 
 struct record {
     struct raw_piece piece;
@@ -99,13 +99,13 @@ static bool map_fresh(size_t bytes, size_t alignment, struct raw_piece *piece)
 
 /* ---- the cache ---- */
 
-/* As much as is in use up to four times the setting, a quarter of it beyond: a program that replaces its
- * blocks then finds their pages again. */
+/* Four times what is in use, up to four times the setting; a quarter of what is in use beyond: a program that
+ * replaces its blocks then finds their pages again. */
 static size_t cache_bytes_most(void)
 {
     size_t least = settings.raw_cache_bytes;
     size_t live = atomic_load_explicit(&live_bytes, memory_order_relaxed);
-    size_t share = live < 4 * least ? live : 4 * least;
+    size_t share = 4 * (live < least ? live : least);
     if (share < live / 4)
         share = live / 4;
     return least == 0 || least > share ? least : share;

@@ -491,19 +491,29 @@ static void the_cache_goes_in_need(void)
 static void the_cache_is_bounded(void)
 {
     settings.raw_cache_bytes = 10 * MIB;
-    char *blocks[3] = {take(8 * MIB, 0), take(9 * MIB, 0), take(12 * MIB, 0)};
+    char *blocks[3] = {take(8 * MIB, 0), take(9 * MIB, 0), take(37 * MIB, 0)};
     must(raw_free(blocks[0]));
     must(raw_totals().cached_bytes == 8 * MIB);
-    must(raw_free(blocks[2])); /* too large for the cache, and a quarter of what is live is less */
+    must(raw_free(blocks[2])); /* more than four times the 9 MiB that are still in use */
     must(raw_totals().cached_bytes == 8 * MIB && page_is_mapped(blocks[0]) && !page_is_mapped(blocks[2]));
     must(raw_free(blocks[1]));
     must(raw_totals().cached_bytes == 9 * MIB && raw_totals().cached_blocks == 1);
     must(!page_is_mapped(blocks[0]) && page_is_mapped(blocks[1]));
+    raw_drop_cache();
+    /* Four times what is in use, and no more than four times the setting. */
+    char *small[2] = {take(9 * MIB, 0), take(36 * MIB, 0)};
+    must(raw_free(small[1]));
+    must(raw_totals().cached_bytes == 36 * MIB);
+    char *more[2] = {take(36 * MIB, 36 * MIB), take(41 * MIB, 0)};
+    must(raw_free(more[1]));
+    must(raw_totals().cached_bytes == 0);
+    must(raw_free(more[0]) && raw_free(small[0]));
+    raw_drop_cache();
     /* A quarter of what is live, if that is more; but nothing where nothing is wanted. */
-    char *large = take(60 * MIB, 0);
-    char *others[2] = {take(2 * MIB, 8 * MIB), take(12 * MIB, 0)};
+    char *large = take(200 * MIB, 0);
+    char *others[2] = {take(2 * MIB, 0), take(45 * MIB, 0)};
     must(raw_free(others[1]));
-    must(raw_totals().cached_bytes >= 12 * MIB);
+    must(raw_totals().cached_bytes == 45 * MIB);
     settings.raw_cache_bytes = 0;
     raw_drop_cache();
     must(raw_free(others[0]));

@@ -1,7 +1,7 @@
 /* free and its relatives: classify, then local, remote, run or raw.
  *
  * The hot path (free_hot): the slot map word of the block differs from the thread's own heap only in the
- * low bits, which lead to the pool's descriptor.
+ * low bits, which lead to the pool's descriptor. A mixed heap (heap/heap) takes all blocks the other way.
  */
 #include "api/release.h"
 
@@ -23,16 +23,19 @@ COLD __attribute__((noreturn)) static void free_again(const void *pointer, const
 
 /* Perhaps free already; or by a thread that has no heap yet, or no more, or has freed many; or its own block
  * after all, with TARN_CHECK. */
-static OUT_OF_LINE void free_in_pool_rarely(struct block *block, uint64_t word, uint32_t class)
+static OUT_OF_LINE void free_in_pool_rarely(struct block *block, uint64_t word)
 {
     struct heap *heap = thread_heap();
     struct pool *pool = pool_of_word(block, word);
+    uint32_t class;
+    if (UNLIKELY(!pool_word_has_block(block, word, &class)))
+        fatal_invalid(block, "free");
     bool own = heap == pool_word_heap(word);
     if (heap_marks_free(block->canary, pool))
         free_again(block, pool);
     if (own && UNLIKELY(!pool_is_block(pool, block)))
         fatal_invalid(block, "free");
-    if (own)
+    if (own && !heap->mixed)
         heap_free_own(pool, block);
     else if (heap != NULL)
         mailbox_send(heap, class, block);
@@ -74,39 +77,60 @@ static OUT_OF_LINE void free_large(void *pointer, uint64_t word)
         fatal_invalid(pointer, "free");
 }
 
-/* What the hot path of free does not serve, whose arena's slot map it has read: mostly blocks of other
- * threads. */
-static OUT_OF_LINE void free_elsewhere(void *pointer)
+static uint64_t word_at(struct arena *arena, size_t slot)
 {
-    struct arena *arena = arena_of(pointer);
-    if (UNLIKELY(!arena_is_marked(arena)))
-        fatal_invalid(pointer, "free");
     /* acquire: pairs with the release in enter_owner (pool/pool), which publishes the pool's fixed fields,
      * and with those in heap/run. */
-    uint64_t word = atomic_load_explicit(&arena->slot_map[arena_slot_of(pointer)], memory_order_acquire);
-    if (word == 0 || word_is_run(word)) {
-        free_large(pointer, word);
-        return;
-    }
-    struct pool *pool = pool_of_word(pointer, word);
-    struct block *block = pointer;
-    struct heap *heap = heap_self;
-    uint32_t class;
-    if (UNLIKELY(!pool_word_has_block(block, word, &class)))
-        fatal_invalid(block, "free");
-    if (UNLIKELY(heap_may_mark_free(block->canary, pool) || (word & POOL_WORD_CHECKED) != 0 ||
-                 !mailbox_sent_at_once(heap, class, block)))
-        free_in_pool_rarely(block, word, class);
+    return atomic_load_explicit(&arena->slot_map[slot], memory_order_acquire);
 }
 
-static void release_sized_elsewhere(void *pointer, size_t bytes, const char *call);
+/* Puts a block of a pool on the heap's list of its class, whoever owns it; false, and nothing changed, where
+ * something is to be looked at. `sized` is a constant. */
+ALWAYS_INLINE bool sent_at_once(struct arena *arena, size_t slot, uint64_t word, struct block *block,
+                                bool sized, size_t bytes)
+{
+    uint32_t class;
+    if (UNLIKELY(!pool_word_is_plain(word) || heap_may_mark_free(block->canary, pool_in_arena(arena, word)) ||
+                 !pool_slot_has_block(arena, (uint32_t)slot, word, block, &class)))
+        return false;
+    if (sized && UNLIKELY(bytes > class_bytes(class) || bytes < class_bytes(class) / 2))
+        return false;
+    return LIKELY(mailbox_sent_at_once(heap_self, class, block));
+}
+
+/* What the hot path of free does not serve, whose arena's slot map it has read: mostly blocks of other
+ * threads. */
+static OUT_OF_LINE void free_elsewhere(void *pointer, size_t slot, struct arena *arena)
+{
+    if (UNLIKELY(!arena_is_marked(arena)))
+        fatal_invalid(pointer, "free");
+    uint64_t word = word_at(arena, slot);
+    if (LIKELY(sent_at_once(arena, slot, word, pointer, false, 0)))
+        return;
+    if (word == 0 || word_is_run(word))
+        free_large(pointer, word);
+    else
+        free_in_pool_rarely(pointer, word);
+}
+
+static void release_sized_rarely(void *pointer, size_t bytes, const char *call);
+
+/* The same for a block whose size the caller says. */
+static OUT_OF_LINE void release_sized_elsewhere(void *pointer, size_t bytes, const char *call)
+{
+    struct arena *arena = arena_of(pointer);
+    size_t slot = arena_slot_of(pointer);
+    uint64_t word = LIKELY(arena_is_marked(arena)) ? word_at(arena, slot) : 0;
+    if (UNLIKELY(!sent_at_once(arena, slot, word, pointer, true, bytes)))
+        release_sized_rarely(pointer, bytes, call);
+}
 
 ALWAYS_INLINE void not_hot(void *pointer, bool sized, size_t bytes, const char *call)
 {
     if (sized)
         release_sized_elsewhere(pointer, bytes, call);
     else
-        free_elsewhere(pointer);
+        free_elsewhere(pointer, arena_slot_of(pointer), arena_of(pointer));
 }
 
 /* The hot path. `sized` is a constant: with it, a block that does not fit `bytes` goes the slow way, to be
@@ -115,14 +139,14 @@ ALWAYS_INLINE void free_hot(void *pointer, bool sized, size_t bytes, const char 
 {
     if (UNLIKELY(((uintptr_t)pointer & (ARENA_BYTES - 1)) == 0)) {
         if (sized)
-            release_sized_elsewhere(pointer, bytes, call);
+            release_sized_rarely(pointer, bytes, call);
         else
             free_large(pointer, 0);
         return;
     }
     struct arena *arena = arena_of(pointer);
     /* A word of the own heap was written by this thread; for any other the slow path loads again. */
-    uint64_t offset = owned_xor(&arena->slot_map[arena_slot_of(pointer)], (uintptr_t)heap_self);
+    uint64_t offset = owned_xor(&arena->slot_map[arena_slot_of(pointer)], heap_own_word);
     if (UNLIKELY(offset >= POOL_WORD_CHECKED)) {
         not_hot(pointer, sized, bytes, call);
         return;
@@ -175,7 +199,7 @@ COLD __attribute__((noreturn)) static void fatal_size(const char *call, const vo
     fatal_line(&line);
 }
 
-static OUT_OF_LINE void release_sized_elsewhere(void *pointer, size_t bytes, const char *call)
+static OUT_OF_LINE void release_sized_rarely(void *pointer, size_t bytes, const char *call)
 {
     if (pointer == NULL)
         return;

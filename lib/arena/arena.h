@@ -72,10 +72,9 @@ static inline uint32_t run_word_slots(uint64_t word)
 }
 
 struct arena {
-    _Atomic uint64_t slot_map[ARENA_SLOTS]; /* at offset 0: one instruction less in free */
-    _Atomic uint8_t
-        slot_class[ARENA_SLOTS];        /* of the pool that begins there, valid while the slot map says so */
-    LINE_ALIGNED _Atomic uint64_t mark; /* arena_mark of its address; on the page of the slot map */
+    _Atomic uint64_t slot_map[ARENA_SLOTS];  /* at offset 0: one instruction less in free */
+    _Atomic uint8_t slot_class[ARENA_SLOTS]; /* of the pool that has the slot, while the slot map says so */
+    LINE_ALIGNED _Atomic uint64_t mark;      /* arena_mark of its address; on the page of the slot map */
     uint32_t number;
     LINE_ALIGNED unsigned char descriptors[ARENA_SLOTS][ARENA_DESCRIPTOR_BYTES];
     LINE_ALIGNED _Atomic uint64_t free[ARENA_WORDS];

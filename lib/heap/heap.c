@@ -73,6 +73,15 @@ static void close_pool(struct heap *heap, struct pool *pool)
     slot_cache_put(heap, &span);
 }
 
+void heap_set_mixed(struct heap *heap, bool mixed)
+{
+    heap->mixed = mixed;
+    if (heap == heap_self)
+        heap_run(heap);
+    for (uint32_t class = 0; mixed && class < CLASS_COUNT; ++class)
+        point_to(heap, class, (struct pool *)&heap->foreign[class]);
+}
+
 /* ---- what happens to a pool ---- */
 
 COLD __attribute__((noreturn)) static void fatal_damaged(const struct pool *pool)
@@ -189,6 +198,16 @@ void heap_pool_event(struct pool *pool)
 
 /* ---- refill ---- */
 
+/* What a mixed heap moves from a pool to the foreign list at once. */
+#define FILL_BLOCKS 16U
+#define FILL_BYTES  8192U
+
+COLD __attribute__((noreturn)) static void fatal_overwritten(const struct pool *pool,
+                                                             const struct block *block)
+{
+    fatal_block("heap corruption: freed memory was written to at", block, pool->block_bytes, "class");
+}
+
 static struct pool *queued_pool(struct heap *heap, uint32_t class)
 {
     struct pool *pool = heap->bins[class].first;
@@ -228,6 +247,27 @@ static struct pool *refill_own(struct heap *heap, uint32_t class)
     return pool;
 }
 
+/* Some blocks of an own pool, of which one more than none is free, go on the foreign list. */
+static void fill_foreign(struct heap *heap, uint32_t class, struct pool *pool)
+{
+    struct foreign *foreign = &heap->foreign[class];
+    uint32_t most = FILL_BYTES / foreign->block_bytes;
+    uint32_t blocks = 0;
+    struct block *last = NULL;
+    for (struct block *block = pool->free; block != &pool_end && blocks < FILL_BLOCKS && blocks <= most;
+         block = block->next, blocks++) {
+        if (UNLIKELY(block->canary != pool))
+            fatal_overwritten(pool, block);
+        block->canary = (const struct pool *)foreign;
+        last = block;
+    }
+    foreign->free = pool->free;
+    pool->free = last->next;
+    last->next = &pool_end;
+    owned_write(&pool->count, owned_read(&pool->count) + blocks);
+    heap->foreign_bytes += (size_t)blocks * foreign->block_bytes;
+}
+
 /* Where the class's next block is: among blocks of other heaps freed here, which are warm and would have to
  * be sent home otherwise, else in an own pool. */
 static struct pool *refill(struct heap *heap, uint32_t class)
@@ -237,15 +277,15 @@ static struct pool *refill(struct heap *heap, uint32_t class)
     struct pool *pool = (struct pool *)&heap->foreign[class];
     if (pool->free == &pool_end)
         pool = refill_own(heap, class);
-    if (pool != NULL)
+    if (pool == NULL)
+        return NULL;
+    if (heap->mixed && pool == heap->bins[class].own) {
+        fill_foreign(heap, class, pool);
+        pool = (struct pool *)&heap->foreign[class];
+    }
+    if (pool != heap->bins[class].current)
         point_to(heap, class, pool);
     return pool;
-}
-
-COLD __attribute__((noreturn)) static void fatal_overwritten(const struct pool *pool,
-                                                             const struct block *block)
-{
-    fatal_block("heap corruption: freed memory was written to at", block, pool->block_bytes, "class");
 }
 
 void *heap_take_block(struct heap *heap, uint32_t class)
@@ -361,7 +401,7 @@ static bool bin_is_valid(struct heap *heap, uint32_t class)
             pool_state(pool) != POOL_QUEUED || !pool_is_valid(pool) ||
             (before != NULL && pool_used(before) == 0 && pool_used(pool) != 0))
             return false;
-    return bin->last == before;
+    return bin->last == before && (!heap->mixed || bin->current == (struct pool *)&heap->foreign[class]);
 }
 
 bool heap_is_valid(struct heap *heap)

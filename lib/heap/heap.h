@@ -13,9 +13,16 @@
  * whoever runs or has claimed the heap; the hand-over is release/acquire on the parked set. Full pools are in
  * no list: the first free of one of their blocks finds them by address.
  *
+ * A heap is plain or mixed. With a plain heap a free asks who owns the block: an own one goes on its pool's
+ * list, which is the shortest way, one of another heap on the foreign list of its class. Where a thread frees
+ * both in turns, the answer cannot be foretold, and the block handed out next is seldom the one just freed. A
+ * mixed heap does not ask: all go on the list of their class, malloc takes from there, and fills it from a
+ * pool, some blocks at a time. Which it is to be, is seen from what is freed (heap/mailbox).
+ *
  * direct[] repeats bins[].current for requests up to 1 KiB, so that the hot path needs no size class.
  * Invariant: for each class, own is &pool_none, or a pool of this heap and class in state CURRENT; current is
- * own or &foreign[class], and all entries of direct[] for this class are the same; the queue from first to
+ * own or &foreign[class], always the latter when the heap is mixed, and all entries of direct[] for this
+ * class are the same; the queue from first to
  * last holds this heap's QUEUED pools of the class, those that hold nothing last. Of these a few are kept
  * (heap_may_keep_slots), so that a list that has just come back whole need not be carved again; they are
  * closed on the tick, or when their slots are wanted.
@@ -56,9 +63,9 @@ struct bin {
     struct pool *last;
 };
 
-/* Blocks of other heaps' pools that were freed here, of one class. The beginning is that of a pool, so that
- * malloc can take from it: `free` is the list, whose blocks carry this address as their canary, `taken`
- * counts what malloc took since the last look (mailbox). */
+/* Blocks of other heaps' pools that were freed here, of one class; with a mixed heap, of any heap's. The
+ * beginning is that of a pool, so that malloc can take from it: `free` is the list, whose blocks carry this
+ * address as their canary, `taken` counts what malloc took since the last look (mailbox). */
 struct foreign {
     struct block *free;
     owned_count taken;
@@ -89,6 +96,7 @@ struct heap {
     struct kept_run runs[RUNS_KEPT];
     uint32_t run_next;  /* where the next freed run goes */
     uint32_t run_slots; /* in all of them */
+    bool mixed;         /* all that is freed goes on foreign[] */
 
     /* seldom, the running thread's */
     struct span spans[SPANS_KEPT]; /* mask 0: none */
@@ -119,6 +127,18 @@ extern struct pool pool_none;
 /* The calling thread's heap. */
 extern THREAD_LOCAL struct heap *heap_self;
 
+/* What the hot path of free finds its heap's blocks by: the slot map words of its pools differ from this in
+ * the low bits only. HEAP_OWNS_NO_WORD, which no word is near, when it is mixed or there is none. */
+#define HEAP_OWNS_NO_WORD UINT64_MAX
+extern THREAD_LOCAL uint64_t heap_own_word;
+
+/* The calling thread uses this heap from now on. */
+ALWAYS_INLINE void heap_run(struct heap *heap)
+{
+    heap_self = heap;
+    heap_own_word = heap->mixed ? HEAP_OWNS_NO_WORD : (uintptr_t)heap;
+}
+
 /* Makes a fresh, zeroed heap usable. */
 void heap_initialise(struct heap *heap, uint32_t number);
 
@@ -134,6 +154,9 @@ COLD void heap_pool_event(struct pool *pool);
 
 /* Blocks of an own pool come back from elsewhere and are on its list already. */
 void heap_blocks_came_back(struct heap *heap, struct pool *pool, uint32_t blocks);
+
+/* Makes the calling thread's heap mixed, or plain again. */
+void heap_set_mixed(struct heap *heap, bool mixed);
 
 /* Gives back queued pools that hold nothing. */
 void heap_close_queued_empty_pools(struct heap *heap);

@@ -196,9 +196,35 @@ static void recount(struct heap *heap)
     }
 }
 
+/* Of the blocks that lie first on the foreign lists, whether at least three in four are the heap's own. */
+static bool are_mostly_own(const struct heap *heap)
+{
+    uint32_t own = 0;
+    uint32_t others = 0;
+    for (uint32_t class = 0; class < CLASS_COUNT; ++class) {
+        const struct block *block = heap->foreign[class].free;
+        bool is_own = block != &pool_end && owner_of_block(block) == heap;
+        own += is_own;
+        others += block != &pool_end && !is_own;
+    }
+    return own >= 3 * others;
+}
+
+/* Many blocks were freed here since the last time. Plain: so many were of others that it may be worth it to
+ * treat all alike; whether it is, is seen the next time. */
+static void choose_mode(struct heap *heap)
+{
+    if (!heap->mixed)
+        heap_set_mixed(heap, true);
+    else if (are_mostly_own(heap))
+        heap_set_mixed(heap, false);
+}
+
 /* Fewer than half of the bytes that may be kept are, so that the next look is far off. */
 static void bound_bytes(struct heap *heap)
 {
+    if (heap->foreign_bytes_most > 0)
+        choose_mode(heap);
     recount(heap);
     heap->foreign_bytes_most = heap_may_keep_slots(heap) * SLOT_BYTES;
     if (heap->foreign_bytes > heap->foreign_bytes_most / 2)

@@ -19,7 +19,8 @@
  * another owner in the slot map and posts the message on.
  *
  * Foreign lists are bounded in bytes (heap_may_keep_slots), and flushed on the tick and when the thread
- * exits.
+ * exits. Each time that the bound is reached, a plain heap becomes mixed (heap/heap); and plain again, when
+ * most of what lies on its lists by the next time is its own. What is its own comes home by its own inbox.
  */
 #ifndef TARN_HEAP_MAILBOX_H
 #define TARN_HEAP_MAILBOX_H

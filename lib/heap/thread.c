@@ -23,7 +23,7 @@ static struct heap *late_heap; /* under late_lock */
 static void leave(void *value)
 {
     struct heap *heap = value;
-    heap_self = &heap_none;
+    heap_run(&heap_none);
     thread_state = THREAD_LATE;
     park_leave(heap);
 }
@@ -50,7 +50,7 @@ static struct heap *begin(void)
     if (atomic_load_explicit(&key_state, memory_order_acquire) == KEY_READY)
         heap = park_take();
     if (heap != NULL) {
-        heap_self = heap;
+        heap_run(heap);
         thread_state = THREAD_RUNNING;
         if (pthread_setspecific(key, heap) != 0) { /* would never be parked: served late from the start */
             leave(heap);

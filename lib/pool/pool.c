@@ -16,11 +16,14 @@ static uint64_t word_for(const void *heap, uint32_t first_slot)
 static void enter_owner(struct pool *pool, void *heap)
 {
     struct arena *arena = pool_arena(pool);
+    uint64_t word = word_for(heap, pool->first_slot);
     pool->heap = heap;
-    for (uint32_t slot = pool->first_slot; slot < pool->first_slot + pool->slots; slot++)
+    for (uint32_t slot = pool->first_slot; slot < pool->first_slot + pool->slots; slot++) {
+        atomic_store_explicit(&arena->slot_class[slot], (uint8_t)pool_class(pool), memory_order_relaxed);
         /* release: pairs with the acquire of a free that finds a word not its own, and of statistics;
          * publishes the fixed fields. */
-        atomic_store_explicit(&arena->slot_map[slot], word_for(heap, pool->first_slot), memory_order_release);
+        atomic_store_explicit(&arena->slot_map[slot], word, memory_order_release);
+    }
 }
 
 struct pool *pool_open(const struct span *span, uint32_t class, void *heap)
@@ -35,7 +38,6 @@ struct pool *pool_open(const struct span *span, uint32_t class, void *heap)
     pool->slots = (uint16_t)slots;
     pool->capacity = (uint16_t)class_pool_blocks(class);
     atomic_store_explicit(&pool->class, (uint16_t) class, memory_order_relaxed);
-    atomic_store_explicit(&span->arena->slot_class[slot], (uint8_t) class, memory_order_relaxed);
     pool->first_slot = (uint16_t)slot;
     pool->dirty = (uint32_t)(span->dirty >> slot % WORD_SLOTS);
     pool->next = NULL;

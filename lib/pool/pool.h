@@ -81,10 +81,22 @@ static inline char *pool_start(const struct pool *pool)
 #define POOL_OWNER_ALIGNMENT (4 * SLOT_BYTES)
 #define POOL_WORD_CHECKED    (2 * SLOT_BYTES)
 
-/* The pool of a block, given the word of its slot. */
+/* The pool that has a slot with this word. */
+static inline struct pool *pool_in_arena(struct arena *arena, uint64_t word)
+{
+    return (struct pool *)((uintptr_t)arena + (word & (POOL_WORD_CHECKED - 1)));
+}
+
 static inline struct pool *pool_of_word(const void *block, uint64_t word)
 {
-    return (struct pool *)((uintptr_t)arena_of(block) + (word & (POOL_WORD_CHECKED - 1)));
+    return pool_in_arena(arena_of(block), word);
+}
+
+/* Whether the word is that of a pool, and not a checked one: not 0, nor a run's. */
+static inline bool pool_word_is_plain(uint64_t word)
+{
+    return (word & (POOL_OWNER_ALIGNMENT - 1)) - offsetof(struct arena, descriptors) <
+           sizeof(struct arena) - offsetof(struct arena, descriptors);
 }
 
 static inline void *pool_word_heap(uint64_t word)
@@ -144,18 +156,23 @@ static inline bool pool_is_block(const struct pool *pool, const void *pointer)
 }
 
 /* The same by any thread, without a look at the descriptor, which its owner writes all the time: whether the
- * pointer, in a slot with this word, is the start of a block, carved or not. *class gets the pool's class. */
-static inline bool pool_word_has_block(const void *pointer, uint64_t word, uint32_t *class)
+ * pointer, in this slot, which has this word, is the start of a block, carved or not. *class gets the pool's
+ * class. */
+ALWAYS_INLINE bool pool_slot_has_block(struct arena *arena, uint32_t slot, uint64_t word, const void *pointer,
+                                       uint32_t *class)
 {
-    struct arena *arena = arena_of(pointer);
     uint32_t descriptor =
         (uint32_t)((word & (POOL_WORD_CHECKED - 1)) - offsetof(struct arena, descriptors)); /* its offset */
     uint32_t offset = (uint32_t)((uintptr_t)pointer - (uintptr_t)arena) -
                       descriptor * (uint32_t)(SLOT_BYTES / ARENA_DESCRIPTOR_BYTES);
     uint32_t number;
-    *class =
-        atomic_load_explicit(&arena->slot_class[descriptor / ARENA_DESCRIPTOR_BYTES], memory_order_relaxed);
+    *class = atomic_load_explicit(&arena->slot_class[slot], memory_order_relaxed);
     return class_has_block_at(*class, offset, &number);
+}
+
+static inline bool pool_word_has_block(const void *pointer, uint64_t word, uint32_t *class)
+{
+    return pool_slot_has_block(arena_of(pointer), arena_slot_of(pointer), word, pointer, class);
 }
 
 /* Whether the block is on the pool's list; the owner only. */

@@ -105,6 +105,85 @@ static void foreign_blocks_serve_their_class(void **state)
     heap_free_own(pool_of(own), own);
 }
 
+/* ---- plain and mixed heaps ---- */
+
+/* Frees so many bytes of that heap's blocks on `freer`. */
+static void free_many(struct heap *heap, size_t bytes)
+{
+    static struct block *blocks[4096];
+    size_t count = bytes / 1024;
+    must(count <= 4096);
+    for (size_t i = 0; i < count; i++)
+        blocks[i] = take(heap, 1024);
+    for (size_t i = 0; i < count; i++)
+        send(freer, blocks[i]);
+}
+
+static void others_blocks_make_a_heap_mixed(void **state)
+{
+    (void)state;
+    struct block *block = take(owner, 100);
+    send(freer, block); /* the first look at the bound is no reason */
+    assert_false(freer->mixed);
+    free_many(owner, 2 * KEPT_SLOTS_LEAST * SLOT_BYTES);
+    assert_true(freer->mixed);
+    assert_true(heap_is_valid(freer));
+    free_many(owner, 4 * KEPT_SLOTS_LEAST * SLOT_BYTES);
+    assert_true(freer->mixed);
+    free_many(freer, 4 * KEPT_SLOTS_LEAST * SLOT_BYTES);
+    assert_false(freer->mixed);
+    assert_true(heap_is_valid(freer));
+}
+
+static void a_mixed_heap_treats_all_alike(void **state)
+{
+    (void)state;
+    heap_set_mixed(freer, true);
+    assert_true(heap_is_valid(freer));
+    struct block *first = take(freer, 300);
+    struct pool *pool = pool_of(first);
+    assert_ptr_equal(pool->heap, freer);
+    assert_ptr_equal(freer->bins[pool_class(pool)].current, &freer->foreign[pool_class(pool)]);
+    size_t filled = listed_bytes(freer);
+    assert_true(filled >= 320 && filled < KIB * 8);
+    assert_int_equal(pool_used(pool), 1 + filled / 320);
+    struct block *second = take(freer, 300);
+    assert_ptr_equal(second, (char *)first + 320); /* in the order of their addresses, as from the pool */
+    struct block *other = take(owner, 300);
+    send(freer, second);
+    send(freer, other);
+    assert_ptr_equal(take(freer, 300), other);
+    assert_ptr_equal(take(freer, 300), second);
+    assert_true(freer->foreign_bytes >= listed_bytes(freer));
+    send(freer, first);
+    send(freer, second);
+    send(freer, other);
+    mailbox_flush(freer); /* home, the own ones too */
+    assert_int_equal(listed_bytes(freer), 0);
+    assert_true(mailbox_drain(freer) && mailbox_drain(owner));
+    assert_int_equal(pool_used(pool), 0);
+    assert_true(heap_is_valid(freer) && heap_is_valid(owner));
+    heap_set_mixed(freer, false);
+}
+
+/* Blocks larger than what is moved at once are moved one by one. */
+static void a_mixed_heap_fills_its_lists_with_little(void **state)
+{
+    (void)state;
+    heap_set_mixed(freer, true);
+    for (uint32_t class = 0; class < CLASS_COUNT; ++class) {
+        struct block *block = take(freer, class_bytes(class));
+        size_t listed = 0;
+        for (struct block *one = freer->foreign[class].free; one != &pool_end; one = one->next)
+            listed++;
+        assert_true(listed <= 15 && listed * class_bytes(class) <= 8 * KIB);
+        assert_int_equal(pool_used(pool_of(block)), listed + 1);
+        send(freer, block);
+    }
+    assert_true(heap_is_valid(freer));
+    heap_set_mixed(freer, false);
+}
+
 /* ---- home again ---- */
 
 static void blocks_come_home(void **state)
@@ -484,6 +563,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(foreign_blocks_serve_their_class),
+        TEST(others_blocks_make_a_heap_mixed),
+        TEST(a_mixed_heap_treats_all_alike),
+        TEST(a_mixed_heap_fills_its_lists_with_little),
         TEST(blocks_come_home),
         TEST(a_refill_takes_what_has_come),
         TEST(many_pools_in_any_order),

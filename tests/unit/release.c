@@ -1,6 +1,7 @@
 /*
  * api/release: free of each kind of block, by its thread and by others; sizes and alignments that fit and
- * that do not; misuse, with its exact line; and TARN_CHECK, under which every free is looked at.
+ * that do not; misuse, with its exact line; and TARN_CHECK, under which every free is looked at. All of it
+ * with a plain heap, and again with a mixed one.
  */
 #include "api/release.h"
 
@@ -35,6 +36,19 @@ static int restore_settings(void **state)
     return 0;
 }
 
+static int keep_settings_and_be_mixed(void **state)
+{
+    heap_set_mixed(thread_heap(), true);
+    return keep_settings(state);
+}
+
+static int restore_settings_and_be_plain(void **state)
+{
+    heap_set_mixed(thread_heap(), false);
+    tick_reclaim(thread_heap());
+    return heap_is_valid(thread_heap()) ? restore_settings(state) : -1;
+}
+
 static const size_t sizes[] = {0, 16, 100, 1024, 1025, 20000, 32768, 40000, 512 * KIB, 600 * KIB, 5 * MIB};
 #define SIZES (sizeof sizes / sizeof sizes[0])
 
@@ -60,6 +74,24 @@ static void freed_blocks_are_had_again(void **state)
     tarn_free_sized(NULL, 100);
     tarn_free_aligned_sized(NULL, 64, 100);
     assert_int_equal(tarn_malloc_usable_size(NULL), 0);
+}
+
+/* To its pool, or with a mixed heap on the list that the blocks of others go on. */
+static void own_blocks_go_where_they_belong(void **state)
+{
+    (void)state;
+    struct heap *heap = thread_heap();
+    for (size_t i = 0; sizes[i] <= CLASS_BYTES_MOST; i++) {
+        struct block *block = tarn_malloc(sizes[i]);
+        assert_non_null(block);
+        struct classified found = classify(block);
+        const void *list = found.pool;
+        if (heap->mixed)
+            list = &heap->foreign[pool_class(found.pool)];
+        assert_ptr_equal(found.heap, heap);
+        tarn_free_sized(block, sizes[i]);
+        assert_ptr_equal(block->canary, list);
+    }
 }
 
 static void usable_size_may_be_used(void **state)
@@ -371,25 +403,30 @@ static void a_freed_raw_block_brings_the_heartbeat_near(void **state)
     assert_true(heap->budget_bytes <= TICK_BUDGET_SOON_BYTES);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, keep_settings, restore_settings)
+#define BOTH(name)                                                                                           \
+    {#name ", plain heap", name, keep_settings, restore_settings, NULL},                                     \
+    {                                                                                                        \
+#name ", mixed heap", name, keep_settings_and_be_mixed, restore_settings_and_be_plain, NULL          \
+    }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(freed_blocks_are_had_again),
-        TEST(usable_size_may_be_used),
-        TEST(blocks_are_freed_by_other_threads),
-        TEST(every_size_is_freed_with_its_size),
-        TEST(sizes_of_small_runs),
-        TEST(sizes_after_realloc),
-        TEST(a_freed_raw_block_brings_the_heartbeat_near),
-        TEST(wrong_sizes),
-        TEST(wrong_alignments),
-        TEST(double_frees),
-        TEST(double_frees_elsewhere),
-        TEST(invalid_pointers),
-        TEST(checked_pools_notice_all),
-        TEST(checked_pools_know_what_is_carved),
+        BOTH(freed_blocks_are_had_again),
+        BOTH(own_blocks_go_where_they_belong),
+        BOTH(usable_size_may_be_used),
+        BOTH(blocks_are_freed_by_other_threads),
+        BOTH(every_size_is_freed_with_its_size),
+        BOTH(sizes_of_small_runs),
+        BOTH(sizes_after_realloc),
+        BOTH(a_freed_raw_block_brings_the_heartbeat_near),
+        BOTH(wrong_sizes),
+        BOTH(wrong_alignments),
+        BOTH(double_frees),
+        BOTH(double_frees_elsewhere),
+        BOTH(invalid_pointers),
+        BOTH(checked_pools_notice_all),
+        BOTH(checked_pools_know_what_is_carved),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

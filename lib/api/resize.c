@@ -13,7 +13,7 @@
 #include <errno.h>
 #include <string.h>
 
-static void *copy_to_new(void *pointer, size_t old_bytes, size_t bytes)
+static OUT_OF_LINE void *copy_to_new(void *pointer, size_t old_bytes, size_t bytes)
 {
     void *fresh = tarn_malloc(bytes);
     if (fresh == NULL)

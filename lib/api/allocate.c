@@ -122,22 +122,30 @@ EXPORT void *tarn_calloc(size_t count, size_t size)
     return allocate_zeroed(bytes);
 }
 
-void *allocate_aligned(size_t bytes, size_t alignment)
+static OUT_OF_LINE void *allocate_aligned_large(size_t bytes, size_t alignment)
 {
-    if (alignment <= BLOCK_ALIGNMENT)
-        return tarn_malloc(bytes);
-    if (alignment <= SLOT_BYTES && bytes <= settings.run_threshold_bytes) {
-        uint32_t class = class_of_aligned_size(bytes, alignment);
-        if (class < CLASS_COUNT && class_bytes(class) <= settings.run_threshold_bytes)
-            return tarn_malloc(class_bytes(class));
-    }
     size_t dirty_bytes;
     return allocate_large(bytes == 0 ? 1 : bytes, alignment, &dirty_bytes);
 }
 
+ALWAYS_INLINE void *aligned(size_t bytes, size_t alignment)
+{
+    if (LIKELY(alignment <= SLOT_BYTES && bytes <= settings.run_threshold_bytes)) {
+        size_t request = class_aligned_request(bytes, alignment);
+        if (LIKELY(request <= settings.run_threshold_bytes))
+            return tarn_malloc(request);
+    }
+    return allocate_aligned_large(bytes, alignment);
+}
+
+void *allocate_aligned(size_t bytes, size_t alignment)
+{
+    return aligned(bytes, alignment);
+}
+
 EXPORT void *tarn_aligned_alloc(size_t alignment, size_t bytes)
 {
-    return bits_is_power_of_two(alignment) ? allocate_aligned(bytes, alignment) : fail(EINVAL);
+    return bits_is_power_of_two(alignment) ? aligned(bytes, alignment) : fail(EINVAL);
 }
 
 EXPORT int tarn_posix_memalign(void **pointer, size_t alignment, size_t bytes)
@@ -145,7 +153,7 @@ EXPORT int tarn_posix_memalign(void **pointer, size_t alignment, size_t bytes)
     if (!bits_is_power_of_two(alignment) || alignment % sizeof(void *) != 0)
         return EINVAL;
     int saved_errno = errno;
-    void *block = allocate_aligned(bytes, alignment);
+    void *block = aligned(bytes, alignment);
     errno = saved_errno;
     if (block == NULL)
         return ENOMEM;

@@ -36,13 +36,3 @@ const uint8_t class_of_coarse[CLASS_BYTES_MOST / CLASS_COARSE_UNIT] = {FROM(20, 
                                                                        FROM_HALF(36, TIMES_4, TIMES_8),
                                                                        FROM_HALF(41, TIMES_8, TIMES_16),
                                                                        FROM_HALF(46, TIMES_16, TIMES_32)};
-
-uint32_t class_of_aligned_size(size_t bytes, size_t alignment)
-{
-    if (bytes > CLASS_BYTES_MOST)
-        return CLASS_COUNT;
-    uint32_t class = class_of_size(bytes == 0 ? 1 : bytes);
-    while (class < CLASS_COUNT && (class_bytes(class) & (alignment - 1)) != 0)
-        ++class;
-    return class;
-}

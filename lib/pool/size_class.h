@@ -89,8 +89,13 @@ static inline bool class_has_block_at(uint32_t class, uint32_t offset, uint32_t 
     return fraction < shape->reciprocal && *number < shape->blocks;
 }
 
-/* The smallest class whose blocks hold `bytes` and are multiples of `alignment` (and so aligned to it, since
- * pools begin at slots), or CLASS_COUNT when there is none. alignment is a power of two, at most 16 KiB. */
-uint32_t class_of_aligned_size(size_t bytes, size_t alignment);
+/* The size to ask for so that the smallest class that holds it has blocks that are multiples of `alignment`
+ * (and so aligned to it, since pools begin at slots), and is the smallest such class that holds `bytes`. This
+ * works because of what classes there are: from any multiple of a power of two to the next class above, that
+ * class is one, too. alignment is a power of two, at most 16 KiB; bytes <= CLASS_BYTES_MOST. */
+static inline size_t class_aligned_request(size_t bytes, size_t alignment)
+{
+    return bits_align_up(bytes == 0 ? 1 : bytes, alignment);
+}
 
 #endif

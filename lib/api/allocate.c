@@ -68,14 +68,21 @@ static OUT_OF_LINE void *allocate_larger_slow(size_t bytes)
     return allocate_large(bytes, BLOCK_ALIGNMENT, &dirty_bytes);
 }
 
+static OUT_OF_LINE void *take_run_and_tick(struct heap *heap)
+{
+    void *run = run_take_last(heap);
+    tick_heartbeat(heap);
+    return run;
+}
+
 static OUT_OF_LINE void *allocate_larger(size_t bytes)
 {
     struct heap *heap = heap_self;
     if (UNLIKELY(bytes > settings.raw_threshold_bytes || !run_was_last(heap, bytes)))
         return allocate_larger_slow(bytes);
-    void *run = run_take_last(heap);
-    tick_spend(heap, bytes);
-    return run;
+    if (UNLIKELY(!tick_may_spend(heap, bytes)))
+        return take_run_and_tick(heap);
+    return run_take_last(heap);
 }
 
 static OUT_OF_LINE void *malloc_above_small(size_t bytes)
@@ -101,17 +108,21 @@ static void clear(void *block, size_t bytes)
         memset(block, 0, bytes);
 }
 
-void *allocate_zeroed(size_t bytes)
+static OUT_OF_LINE void *allocate_zeroed_large(size_t bytes)
 {
-    if (bytes <= settings.run_threshold_bytes) {
-        void *block = tarn_malloc(bytes);
-        return block != NULL ? memset(block, 0, bytes) : NULL;
-    }
     size_t dirty_bytes;
     void *block = allocate_large(bytes, BLOCK_ALIGNMENT, &dirty_bytes);
     if (block != NULL)
         clear(block, dirty_bytes < bytes ? dirty_bytes : bytes);
     return block;
+}
+
+void *allocate_zeroed(size_t bytes)
+{
+    if (UNLIKELY(bytes > settings.run_threshold_bytes))
+        return allocate_zeroed_large(bytes);
+    void *block = tarn_malloc(bytes);
+    return LIKELY(block != NULL) ? memset(block, 0, bytes) : NULL;
 }
 
 EXPORT void *tarn_calloc(size_t count, size_t size)

@@ -54,24 +54,17 @@ COLD static bool free_run_late(void *pointer)
     return freed;
 }
 
-COLD static void free_run_rarely(void *pointer)
+static void free_run(void *pointer)
 {
     struct heap *heap = thread_heap();
     if (!(heap != NULL ? run_free(heap, pointer) : free_run_late(pointer)))
         fatal_invalid(pointer, "free");
 }
 
-static void free_run(void *pointer)
-{
-    struct heap *heap = heap_self;
-    if (UNLIKELY(heap == &heap_none || !run_free(heap, pointer)))
-        free_run_rarely(pointer);
-}
-
 /* Not a block of a pool. */
 static OUT_OF_LINE void free_large(void *pointer, uint64_t word)
 {
-    if (LIKELY(word != 0))
+    if (word != 0)
         free_run(pointer);
     else if (pointer != NULL && UNLIKELY(!raw_free(pointer)))
         fatal_invalid(pointer, "free");
@@ -98,6 +91,16 @@ ALWAYS_INLINE bool sent_at_once(struct arena *arena, size_t slot, uint64_t word,
     return LIKELY(mailbox_sent_at_once(heap_self, class, block));
 }
 
+static OUT_OF_LINE void free_not_sent(uint64_t word, void *pointer)
+{
+    if (run_begins(pointer, word) && LIKELY(run_kept_at_once(heap_self, pointer)))
+        return;
+    if (word == 0 || word_is_run(word))
+        free_large(pointer, word);
+    else
+        free_in_pool_rarely(pointer, word);
+}
+
 /* What the hot path of free does not serve, whose arena's slot map it has read: mostly blocks of other
  * threads. */
 static OUT_OF_LINE void free_elsewhere(void *pointer, size_t slot, struct arena *arena)
@@ -105,12 +108,8 @@ static OUT_OF_LINE void free_elsewhere(void *pointer, size_t slot, struct arena 
     if (UNLIKELY(!arena_is_marked(arena)))
         fatal_invalid(pointer, "free");
     uint64_t word = word_at(arena, slot);
-    if (LIKELY(sent_at_once(arena, slot, word, pointer, false, 0)))
-        return;
-    if (word == 0 || word_is_run(word))
-        free_large(pointer, word);
-    else
-        free_in_pool_rarely(pointer, word);
+    if (UNLIKELY(!sent_at_once(arena, slot, word, pointer, false, 0)))
+        free_not_sent(word, pointer);
 }
 
 static void release_sized_rarely(void *pointer, size_t bytes, const char *call);

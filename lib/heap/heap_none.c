@@ -17,6 +17,7 @@ struct pool pool_none = {.free = &pool_end};
 struct heap heap_none = {
     .direct = {TIMES_64(&pool_none), &pool_none},
     .bins = {TIMES_16(NO_POOL), TIMES_16(NO_POOL), TIMES_16(NO_POOL), NO_POOL, NO_POOL, NO_POOL},
+    .run_slots = SPAN_SLOTS_MOST, /* no room for another */
     .reader = &heap_none.own_reader,
 };
 

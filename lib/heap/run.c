@@ -34,7 +34,7 @@ static void give_up(struct heap *heap, struct kept_run *kept)
 }
 
 /* The oldest go until there is room: one place, and so many slots. */
-void run_make_room(struct heap *heap, uint32_t slots)
+static void make_room(struct heap *heap, uint32_t slots)
 {
     give_up(heap, &heap->runs[heap->run_next % RUNS_KEPT]);
     for (uint32_t i = 1; i < RUNS_KEPT && heap->run_slots + slots > RUN_SLOTS_KEPT; i++)
@@ -62,6 +62,16 @@ void *run_malloc(struct heap *heap, size_t bytes)
     /* release: as in run_take_at. */
     atomic_store_explicit(&span.arena->slot_map[first], run_word(first, slots), memory_order_release);
     return arena_slot_address(span.arena, first);
+}
+
+bool run_free(struct heap *heap, void *pointer)
+{
+    uint64_t word = run_word_at(pointer);
+    if (UNLIKELY(!run_begins(pointer, word)))
+        return false;
+    while (!run_kept_at_once(heap, pointer))
+        make_room(heap, run_word_slots(word));
+    return true;
 }
 
 size_t run_bytes(const void *pointer)

@@ -21,11 +21,20 @@
 /* The budget is used up. Running thread, slow path. */
 void tick_heartbeat(struct heap *heap);
 
-/* A request that was served outside of pools counts on the budget too, though less: it is dear anyway. */
+/* A request that is served outside of pools counts on the budget too, though less: it is dear anyway. False,
+ * and nothing changed, where the budget would be used up. */
+static inline bool tick_may_spend(struct heap *heap, size_t bytes)
+{
+    int64_t left = heap->budget_bytes - (int64_t)(bytes / 64);
+    if (UNLIKELY(left < 0))
+        return false;
+    heap->budget_bytes = left;
+    return true;
+}
+
 static inline void tick_spend(struct heap *heap, size_t bytes)
 {
-    heap->budget_bytes -= (int64_t)(bytes / 64);
-    if (UNLIKELY(heap->budget_bytes < 0))
+    if (UNLIKELY(!tick_may_spend(heap, bytes)))
         tick_heartbeat(heap);
 }
 

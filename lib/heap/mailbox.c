@@ -196,7 +196,7 @@ static void recount(struct heap *heap)
     }
 }
 
-/* Of the blocks that lie first on the foreign lists, whether at least three in four are the heap's own. */
+/* Of the blocks that lie first on the foreign lists, whether more than three in four are the heap's own. */
 static bool are_mostly_own(const struct heap *heap)
 {
     uint32_t own = 0;
@@ -207,7 +207,7 @@ static bool are_mostly_own(const struct heap *heap)
         own += is_own;
         others += block != &pool_end && !is_own;
     }
-    return own >= 3 * others;
+    return own > 3 * others;
 }
 
 /* Many blocks were freed here since the last time. Plain: so many were of others that it may be worth it to

@@ -9,6 +9,6 @@ const char *const counter_names[COUNTER_KINDS] = {
     [COUNTER_SHARED_LINE] = "shared lines written",
     [COUNTER_MAP] = "mapping calls",
     [COUNTER_REFILL] = "refills",
-    [COUNTER_REMOTE_BLOCK] = "remote frees",
+    [COUNTER_REMOTE_BLOCK] = "foreign frees",
     [COUNTER_REMOTE_POST] = "remote posts",
 };

@@ -18,7 +18,7 @@ enum counter {
     COUNTER_SHARED_LINE,  /* writes to a line that any thread writes */
     COUNTER_MAP,          /* system calls that take mmap_lock */
     COUNTER_REFILL,       /* slow paths of malloc */
-    COUNTER_REMOTE_BLOCK, /* blocks freed by a thread that does not own them */
+    COUNTER_REMOTE_BLOCK, /* blocks freed onto foreign lists (heap/mailbox) */
     COUNTER_REMOTE_POST,  /* chains posted to an inbox */
     COUNTER_KINDS
 };

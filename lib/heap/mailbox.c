@@ -72,6 +72,26 @@ static void post(struct heap *owner, struct block *first, struct block *last)
     }
 }
 
+/* Takes a message: onto the list of its pool, or on to the heap that owns it by now. */
+static void receive(struct heap *heap, struct block *last)
+{
+    uint64_t word = word_of_block(last);
+    uint32_t blocks = message_blocks(last);
+    if (UNLIKELY(pool_word_heap(word) != heap)) {
+        message_write(last, NULL, blocks);
+        post(pool_word_heap(word), last, last);
+        return;
+    }
+    struct pool *pool = pool_of_word(last, word);
+    if (UNLIKELY(!pool_is_block(pool, last))) /* a block that was never given out: the sender cannot know */
+        fatal_pointer("invalid pointer was passed to free: no live block begins at", last);
+    last->canary = pool;
+    struct block *first = last->next;
+    last->next = pool->free;
+    pool->free = first;
+    heap_blocks_came_back(heap, pool, blocks);
+}
+
 static void batch_add(struct batch *batch, struct block *message)
 {
     if (batch->first == NULL)
@@ -103,7 +123,11 @@ static void post_messages(struct heap *heap, struct block *message)
     struct batch batches[BATCHES] = {{.owner = NULL}};
     while (message != NULL) {
         struct block *next = message_next(message);
-        batch_add(batch_for(heap, batches, owner_of_block(message)), message);
+        struct heap *owner = owner_of_block(message);
+        if (owner == heap)
+            receive(heap, message);
+        else
+            batch_add(batch_for(heap, batches, owner), message);
         message = next;
     }
     for (uint32_t i = 0; i < BATCHES; i++)
@@ -247,25 +271,6 @@ void mailbox_send_now(const struct pool *pool, struct block *block)
 }
 
 /* ---- the inbox ---- */
-
-static void receive(struct heap *heap, struct block *last)
-{
-    uint64_t word = word_of_block(last);
-    uint32_t blocks = message_blocks(last);
-    if (UNLIKELY(pool_word_heap(word) != heap)) {
-        message_write(last, NULL, blocks);
-        post(pool_word_heap(word), last, last);
-        return;
-    }
-    struct pool *pool = pool_of_word(last, word);
-    if (UNLIKELY(!pool_is_block(pool, last))) /* a block that was never given out: the sender cannot know */
-        fatal_pointer("invalid pointer was passed to free: no live block begins at", last);
-    last->canary = pool;
-    struct block *first = last->next;
-    last->next = pool->free;
-    pool->free = first;
-    heap_blocks_came_back(heap, pool, blocks);
-}
 
 COLD __attribute__((noreturn)) static void fatal_spoilt(const struct block *last)
 {

@@ -251,8 +251,6 @@ static void bound_bytes(struct heap *heap)
         choose_mode(heap);
     recount(heap);
     heap->foreign_bytes_most = heap_may_keep_slots(heap) * SLOT_BYTES;
-    if (heap->mixed) /* half as much again for its own */
-        heap->foreign_bytes_most += heap->foreign_bytes_most / 2;
     if (heap->foreign_bytes > heap->foreign_bytes_most / 2)
         mailbox_flush(heap);
 }

@@ -18,10 +18,10 @@
  * The owner is read when a chain is posted; should the pool have moved since (adoption), the drain finds
  * another owner in the slot map and posts the message on.
  *
- * Foreign lists are bounded in bytes (heap_may_keep_slots; mixed: half as much again), and flushed on the
- * tick and when the thread exits. Each time that the bound is reached, a plain heap becomes mixed
- * (heap/heap); and plain again, when most of what lies on its lists by the next time is its own. A flush puts
- * what is its own on its pool's list.
+ * Foreign lists are bounded in bytes (heap_may_keep_slots), and flushed on the tick and when the thread
+ * exits. Each time that the bound is reached, a plain heap becomes mixed (heap/heap); and plain again, when
+ * most of what lies on its lists by the next time is its own. A flush puts what is its own on its pool's
+ * list.
  */
 #ifndef TARN_HEAP_MAILBOX_H
 #define TARN_HEAP_MAILBOX_H

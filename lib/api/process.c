@@ -63,6 +63,7 @@ __attribute__((constructor(101))) static void start(void)
     thread_initialise();
     map_moves_several(); /* asks the kernel, while there is one thread */
     slot_cache_last_resort = drop_caches;
+    slot_cache_make_way = raw_make_way;
     pthread_atfork(before_fork, after_fork_parent, after_fork_child);
     if (settings.statistics_at_exit)
         report_keep_stderr();

@@ -21,11 +21,20 @@ COLD __attribute__((noreturn)) static void free_again(const void *pointer, const
     fatal_double_free(pointer, pool->block_bytes);
 }
 
+static uint64_t word_at(struct arena *arena, size_t slot)
+{
+    /* acquire: pairs with the release in enter_owner (pool/pool), which publishes the pool's fixed fields,
+     * and with those in heap/run. */
+    return atomic_load_explicit(&arena->slot_map[slot], memory_order_acquire);
+}
+
 /* Perhaps free already; or by a thread that has no heap yet, or no more, or has freed many; or its own block
  * after all, with TARN_CHECK. */
-static OUT_OF_LINE void free_in_pool_rarely(struct block *block, uint64_t word)
+static OUT_OF_LINE void free_in_pool_rarely(struct block *block)
 {
     struct heap *heap = thread_heap();
+    /* After the thread has got its heap: that one's pools may have been given to another just before. */
+    uint64_t word = word_at(arena_of(block), arena_slot_of(block));
     struct pool *pool = pool_of_word(block, word);
     uint32_t class;
     if (UNLIKELY(!pool_word_has_block(block, word, &class)))
@@ -70,35 +79,30 @@ static OUT_OF_LINE void free_large(void *pointer, uint64_t word)
         fatal_invalid(pointer, "free");
 }
 
-static uint64_t word_at(struct arena *arena, size_t slot)
-{
-    /* acquire: pairs with the release in enter_owner (pool/pool), which publishes the pool's fixed fields,
-     * and with those in heap/run. */
-    return atomic_load_explicit(&arena->slot_map[slot], memory_order_acquire);
-}
-
 /* Puts a block of a pool on the heap's list of its class, whoever owns it; false, and nothing changed, where
  * something is to be looked at. `sized` is a constant. */
 ALWAYS_INLINE bool sent_at_once(struct arena *arena, size_t slot, uint64_t word, struct block *block,
                                 bool sized, size_t bytes)
 {
     uint32_t class;
-    if (UNLIKELY(!pool_word_is_plain(word) || heap_may_mark_free(block->canary, pool_in_arena(arena, word)) ||
-                 !pool_slot_has_block(arena, (uint32_t)slot, word, block, &class)))
+    if (UNLIKELY(!pool_word_is_plain(word) ||
+                 !pool_slot_has_block(arena, (uint32_t)slot, word, block, &class) ||
+                 heap_may_mark_free(block->canary, pool_in_arena(arena, word))))
         return false;
-    if (sized && UNLIKELY(bytes > class_bytes(class) || bytes < class_bytes(class) / 2))
+    if (sized && UNLIKELY(bytes > class_bytes(class) || bytes < class_bytes(class) / 2 ||
+                          !pool_is_block(pool_in_arena(arena, word), block)))
         return false;
     return LIKELY(mailbox_sent_at_once(heap_self, class, block));
 }
 
 static OUT_OF_LINE void free_not_sent(uint64_t word, void *pointer)
 {
-    if (run_begins(pointer, word) && LIKELY(run_kept_at_once(heap_self, pointer)))
+    if (run_begins(pointer, word) && LIKELY(run_kept_at_once(heap_self, pointer, run_word_slots(word))))
         return;
     if (word == 0 || word_is_run(word))
         free_large(pointer, word);
     else
-        free_in_pool_rarely(pointer, word);
+        free_in_pool_rarely(pointer);
 }
 
 /* What the hot path of free does not serve, whose arena's slot map it has read: mostly blocks of other

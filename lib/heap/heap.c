@@ -268,8 +268,8 @@ static void fill_foreign(struct heap *heap, uint32_t class, struct pool *pool)
     heap->foreign_bytes += (size_t)blocks * foreign->block_bytes;
 }
 
-/* Where the class's next block is: among blocks of other heaps freed here, which are warm and would have to
- * be sent home otherwise, else in an own pool. */
+/* Where the class's next block is: among blocks freed onto the foreign list, which are warm and would mostly
+ * have to be sent home otherwise, else in an own pool. */
 static struct pool *refill(struct heap *heap, uint32_t class)
 {
     counter_add(COUNTER_REFILL, 1);

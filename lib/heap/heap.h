@@ -91,7 +91,7 @@ struct heap {
     int64_t budget_bytes; /* malloc may hand out this much before it looks at the clock */
     struct bin bins[CLASS_COUNT];
     struct foreign foreign[CLASS_COUNT];
-    size_t foreign_bytes;      /* freed into foreign[], less what was seen taken out */
+    size_t foreign_bytes;      /* put into foreign[], less what was seen taken out */
     size_t foreign_bytes_most; /* above this it is counted again, and flushed if need be */
     struct kept_run runs[RUNS_KEPT];
     uint32_t run_next;  /* where the next freed run goes */
@@ -128,15 +128,14 @@ extern struct pool pool_none;
 extern THREAD_LOCAL struct heap *heap_self;
 
 /* What the hot path of free finds its heap's blocks by: the slot map words of its pools differ from this in
- * the low bits only. HEAP_OWNS_NO_WORD, which no word is near, when it is mixed or there is none. */
-#define HEAP_OWNS_NO_WORD UINT64_MAX
+ * the low bits only. The address of heap_none, which no word is near, when it is mixed or there is none. */
 extern THREAD_LOCAL uint64_t heap_own_word;
 
 /* The calling thread uses this heap from now on. */
 ALWAYS_INLINE void heap_run(struct heap *heap)
 {
     heap_self = heap;
-    heap_own_word = heap->mixed ? HEAP_OWNS_NO_WORD : (uintptr_t)heap;
+    heap_own_word = (uintptr_t)(heap->mixed ? &heap_none : heap);
 }
 
 /* Makes a fresh, zeroed heap usable. */

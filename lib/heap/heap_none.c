@@ -25,4 +25,4 @@ static_assert(DIRECT_ENTRIES == 65, "each entry of direct is set above");
 static_assert(CLASS_COUNT == 51, "each bin is set above");
 
 THREAD_LOCAL struct heap *heap_self = &heap_none;
-THREAD_LOCAL uint64_t heap_own_word = HEAP_OWNS_NO_WORD;
+THREAD_LOCAL uint64_t heap_own_word = (uintptr_t)&heap_none;

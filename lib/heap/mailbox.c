@@ -234,22 +234,23 @@ static bool are_mostly_own(const struct heap *heap)
     return own > 3 * others;
 }
 
-/* Many blocks were freed here since the last time. Plain: so many were of others that it may be worth it to
- * treat all alike; whether it is, is seen the next time. */
-static void choose_mode(struct heap *heap)
+/* Mixed where malloc takes what is freed: a heap that is only emptied would keep its own pools from becoming
+ * empty. Of a plain one so many blocks were of others that it may be worth it to treat all alike; whether it
+ * is, is seen the next time. */
+static void choose_mode(struct heap *heap, bool is_reused)
 {
-    if (!heap->mixed)
-        heap_set_mixed(heap, true);
-    else if (are_mostly_own(heap))
-        heap_set_mixed(heap, false);
+    bool mixed = is_reused && !(heap->mixed && are_mostly_own(heap));
+    if (mixed != heap->mixed)
+        heap_set_mixed(heap, mixed);
 }
 
 /* Fewer than half of the bytes that may be kept are, so that the next look is far off. */
 static void bound_bytes(struct heap *heap)
 {
-    if (heap->foreign_bytes_most > 0)
-        choose_mode(heap);
+    size_t listed = heap->foreign_bytes;
     recount(heap);
+    if (heap->foreign_bytes_most > 0)
+        choose_mode(heap, listed - heap->foreign_bytes >= listed / 4);
     heap->foreign_bytes_most = heap_may_keep_slots(heap) * SLOT_BYTES;
     if (heap->foreign_bytes > heap->foreign_bytes_most / 2)
         mailbox_flush(heap);

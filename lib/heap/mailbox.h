@@ -19,9 +19,9 @@
  * another owner in the slot map and posts the message on.
  *
  * Foreign lists are bounded in bytes (heap_may_keep_slots), and flushed on the tick and when the thread
- * exits. Each time that the bound is reached, a plain heap becomes mixed (heap/heap); and plain again, when
- * most of what lies on its lists by the next time is its own. A flush puts what is its own on its pool's
- * list.
+ * exits. When the bound is reached, a plain heap becomes mixed (heap/heap), if malloc has taken some of what
+ * was freed; and plain again, if it has not, or if most of what lies on the lists is the heap's own. A flush
+ * puts what is its own on its pool's list.
  */
 #ifndef TARN_HEAP_MAILBOX_H
 #define TARN_HEAP_MAILBOX_H
@@ -29,7 +29,7 @@
 #include "base/counters.h"
 #include "heap/heap.h"
 
-/* The running thread of `heap` frees a block of this class from a pool that another heap owns. */
+/* The running thread of `heap` frees a block of this class; mostly from a pool that another heap owns. */
 void mailbox_send(struct heap *heap, uint32_t class, struct block *block);
 
 /* The same where nothing else is to be done; false, and nothing changed, where the bound is reached. Of

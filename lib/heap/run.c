@@ -69,8 +69,9 @@ bool run_free(struct heap *heap, void *pointer)
     uint64_t word = run_word_at(pointer);
     if (UNLIKELY(!run_begins(pointer, word)))
         return false;
-    while (!run_kept_at_once(heap, pointer))
-        make_room(heap, run_word_slots(word));
+    uint32_t slots = run_word_slots(word);
+    while (!run_kept_at_once(heap, pointer, slots))
+        make_room(heap, slots);
     return true;
 }
 

@@ -67,17 +67,15 @@ void *run_malloc(struct heap *heap, size_t bytes);
 /* Bytes of the run that begins here, 0 when none does. Any thread. */
 size_t run_bytes(const void *pointer);
 
-/* Frees the run that begins here, if there is room for it among those kept; else false, and
+/* Frees the run of so many slots that begins here, if there is room for it among those kept; else false, and
  * nothing changed. Of heap_none there never is. */
-ALWAYS_INLINE bool run_kept_at_once(struct heap *heap, void *pointer)
+ALWAYS_INLINE bool run_kept_at_once(struct heap *heap, void *pointer, uint32_t slots)
 {
-    _Atomic uint64_t *word = run_word_of(pointer);
-    uint32_t slots = run_word_slots(atomic_load_explicit(word, memory_order_relaxed));
     struct kept_run *place = &heap->runs[heap->run_next % RUNS_KEPT];
     if (UNLIKELY(place->slots > 0 || heap->run_slots + slots > RUN_SLOTS_KEPT))
         return false;
     /* relaxed: only the block's owner in the program writes its word. */
-    atomic_store_explicit(word, 0, memory_order_relaxed);
+    atomic_store_explicit(run_word_of(pointer), 0, memory_order_relaxed);
     *place = (struct kept_run){pointer, slots};
     heap->run_next++;
     heap->run_slots += slots;

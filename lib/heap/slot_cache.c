@@ -18,6 +18,13 @@ static bool nothing_left(void)
 
 bool (*slot_cache_last_resort)(void) = nothing_left;
 
+static void nothing_in_the_way(size_t bytes)
+{
+    (void)bytes;
+}
+
+void (*slot_cache_make_way)(size_t bytes) = nothing_in_the_way;
+
 static uint32_t span_slots(const struct span *span)
 {
     return bits_count(span->mask);
@@ -91,8 +98,10 @@ static bool claim(struct heap *heap, uint32_t slots, uint32_t class, struct span
     }
     if (!have && housekeeper_revive_one())
         have = arena_list_claim(heap->reader, slots, most, &claimed);
-    if (!have)
+    if (!have) {
+        slot_cache_make_way(ARENA_BYTES);
         have = arena_list_claim_new(slots, most, &claimed);
+    }
     if (!have) {
         park_settle_all(heap);
         slot_cache_last_resort();

@@ -35,4 +35,7 @@ bool slot_cache_is_valid(const struct heap *heap);
  * threads. */
 extern bool (*slot_cache_last_resort)(void);
 
+/* Called before a new arena of so many bytes is mapped. Set once, before threads. */
+extern void (*slot_cache_make_way)(size_t bytes);
+
 #endif

@@ -127,13 +127,16 @@ static bool put(const struct raw_piece *piece, uint64_t now_ms)
 static void keep_piece(const struct raw_piece *piece)
 {
     uint64_t now_ms = clock_now_ms();
+    size_t most = cache_bytes_most();
+    bool is_wanted = piece->bytes <= most;
     bool kept = false;
-    bool evicted = piece->bytes <= cache_bytes_most();
+    bool evicted = true;
     while (!kept && evicted) {
         struct raw_piece oldest;
         lock_acquire(&raw_lock);
-        kept = put(piece, now_ms);
-        evicted = !kept && raw_cache_take_older(UINT64_MAX, &oldest);
+        kept = is_wanted && put(piece, now_ms);
+        evicted =
+            !kept && (is_wanted || raw_cache_bytes() > most) && raw_cache_take_older(UINT64_MAX, &oldest);
         lock_release(&raw_lock);
         if (evicted)
             raw_piece_unmap(&oldest);
@@ -404,6 +407,22 @@ void raw_age(uint64_t now_ms)
     struct raw_piece piece;
     while (lock_try(&raw_lock) && take_older_and_unlock(now_ms - settings.purge_delay_ms, &piece))
         raw_piece_unmap(&piece);
+}
+
+void raw_make_way(size_t bytes)
+{
+    size_t gone = 0;
+    bool taken = atomic_load_explicit(&oldest_cached_ms, memory_order_relaxed) != 0;
+    while (taken && gone < bytes) {
+        struct raw_piece piece;
+        lock_acquire(&raw_lock);
+        taken = raw_cache_bytes() > settings.raw_cache_bytes && raw_cache_take_older(UINT64_MAX, &piece);
+        lock_release(&raw_lock);
+        if (taken) {
+            raw_piece_unmap(&piece);
+            gone += piece.bytes;
+        }
+    }
 }
 
 size_t raw_drop_cache(void)

@@ -43,6 +43,10 @@ void *raw_realloc(void *pointer, size_t bytes);
 void raw_age(uint64_t now_ms);
 size_t raw_drop_cache(void);
 
+/* So much memory is about to be mapped for something else: gives back as much of what is cached above the
+ * setting, so that a large cache does not add to the peak. */
+void raw_make_way(size_t bytes);
+
 struct raw_totals {
     size_t live_bytes; /* mapped for live blocks */
     size_t live_blocks;

@@ -107,31 +107,55 @@ static void foreign_blocks_serve_their_class(void **state)
 
 /* ---- plain and mixed heaps ---- */
 
-/* Frees so many bytes of that heap's blocks on `freer`. */
-static void free_many(struct heap *heap, size_t bytes)
+/* `freer` frees so many bytes of that heap's blocks, and takes each again. */
+static void exchange_many(struct heap *heap, size_t bytes)
 {
-    static struct block *blocks[4096];
-    size_t count = bytes / 1024;
-    must(count <= 4096);
-    for (size_t i = 0; i < count; i++)
+    struct block *blocks[64];
+    for (size_t i = 0; i < 64; i++)
         blocks[i] = take(heap, 1024);
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < bytes / 1024; i++) {
+        send(freer, blocks[i % 64]);
+        blocks[i % 64] = take(freer, 1024);
+    }
+    for (size_t i = 0; i < 64; i++)
         send(freer, blocks[i]);
 }
 
-static void others_blocks_make_a_heap_mixed(void **state)
+static void an_exchange_of_blocks_makes_a_heap_mixed(void **state)
 {
     (void)state;
     struct block *block = take(owner, 100);
     send(freer, block); /* the first look at the bound is no reason */
     assert_false(freer->mixed);
-    free_many(owner, 2 * KEPT_SLOTS_LEAST * SLOT_BYTES);
+    exchange_many(owner, 2 * KEPT_SLOTS_LEAST * SLOT_BYTES);
     assert_true(freer->mixed);
     assert_true(heap_is_valid(freer));
-    free_many(owner, 4 * KEPT_SLOTS_LEAST * SLOT_BYTES);
+    exchange_many(owner, 4 * KEPT_SLOTS_LEAST * SLOT_BYTES);
     assert_true(freer->mixed);
-    free_many(freer, 4 * KEPT_SLOTS_LEAST * SLOT_BYTES);
+    mailbox_flush(freer);
+    send(freer, take(freer, 500)); /* so that own blocks lie on a list when it is looked at */
+    exchange_many(freer, KEPT_SLOTS_LEAST * SLOT_BYTES + 32 * KIB); /* the bound is reached once */
     assert_false(freer->mixed);
+    assert_true(heap_is_valid(freer));
+}
+
+/* Own blocks would lie on the lists of a thread that has freed all and sleeps, and each keep a pool. */
+static void a_heap_that_is_only_emptied_is_plain(void **state)
+{
+    (void)state;
+    heap_set_mixed(freer, true);
+    static struct block *blocks[2][1024];
+    for (size_t i = 0; i < 1024; i++) {
+        blocks[0][i] = take(owner, 1024);
+        blocks[1][i] = take(freer, 1024);
+    }
+    freer->foreign_bytes_most = 0; /* as if it had been looked at just now */
+    send(freer, blocks[0][0]);
+    for (size_t i = 1; i < 1024; i++)
+        send(freer, blocks[0][i]);
+    assert_false(freer->mixed);
+    for (size_t i = 0; i < 1024; i++)
+        heap_free_own(pool_of(blocks[1][i]), blocks[1][i]);
     assert_true(heap_is_valid(freer));
 }
 
@@ -563,7 +587,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(foreign_blocks_serve_their_class),
-        TEST(others_blocks_make_a_heap_mixed),
+        TEST(an_exchange_of_blocks_makes_a_heap_mixed),
+        TEST(a_heap_that_is_only_emptied_is_plain),
         TEST(a_mixed_heap_treats_all_alike),
         TEST(a_mixed_heap_fills_its_lists_with_little),
         TEST(blocks_come_home),

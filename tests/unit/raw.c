@@ -509,6 +509,27 @@ static void the_cache_is_bounded(void)
     must(raw_totals().cached_bytes == 0);
     must(raw_free(more[0]) && raw_free(small[0]));
     raw_drop_cache();
+    /* What is kept is bounded by what is still in use also when the block itself is too large to be kept. */
+    char *last[2] = {take(30 * MIB, 0), take(36 * MIB, 0)};
+    must(raw_free(last[1]));
+    must(raw_totals().cached_bytes == 36 * MIB);
+    must(raw_free(last[0]));
+    must(raw_totals().cached_bytes == 0 && !page_is_mapped(last[0]) && !page_is_mapped(last[1]));
+    /* Above the setting it makes way for other memory, as much as that is. */
+    char *way[5] = {take(20 * MIB, 0), take(8 * MIB, 0), take(8 * MIB, 0), take(8 * MIB, 0),
+                    take(8 * MIB, 0)};
+    for (unsigned i = 1; i < 5; i++)
+        must(raw_free(way[i]));
+    must(raw_totals().cached_bytes == 32 * MIB);
+    raw_make_way(4 * MIB);
+    must(raw_totals().cached_bytes == 24 * MIB && !page_is_mapped(way[1]) && page_is_mapped(way[2]));
+    raw_make_way(100 * MIB);
+    must(raw_totals().cached_bytes == 8 * MIB && page_is_mapped(way[4]));
+    raw_make_way(100 * MIB);
+    must(raw_totals().cached_bytes == 8 * MIB);
+    must(raw_free(way[0]));
+    raw_drop_cache();
+    raw_make_way(1);
     /* A quarter of what is live, if that is more; but nothing where nothing is wanted. */
     char *large = take(200 * MIB, 0);
     char *others[2] = {take(2 * MIB, 0), take(45 * MIB, 0)};

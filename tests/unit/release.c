@@ -323,6 +323,25 @@ static void double_frees_elsewhere(void **state)
     assert_int_equal(pthread_join(thread, NULL), 0);
 }
 
+/* Whatever stands where an arena would have its slot map. */
+static void invalid_pointers_into_any_contents(void **state)
+{
+    (void)state;
+    char line[256];
+    char *raw = tarn_malloc(9 * MIB);
+    static const int fills[] = {0, 1, 0x7f, 0x80, 0xff};
+    for (unsigned i = 0; i < sizeof fills / sizeof fills[0]; i++) {
+        memset(raw, fills[i], 9 * MIB);
+        for (size_t offset = 5 * SLOT_BYTES; offset < 6 * MIB; offset += MIB + 16) {
+            snprintf(line, sizeof line,
+                     "tarn: fatal: invalid pointer %p passed to free: no live block begins there",
+                     (void *)(raw + offset));
+            child_must_die(free_pointer, raw + offset, line);
+        }
+    }
+    tarn_free(raw);
+}
+
 static void invalid_pointers(void **state)
 {
     (void)state;
@@ -425,6 +444,7 @@ int main(void)
         BOTH(double_frees),
         BOTH(double_frees_elsewhere),
         BOTH(invalid_pointers),
+        BOTH(invalid_pointers_into_any_contents),
         BOTH(checked_pools_notice_all),
         BOTH(checked_pools_know_what_is_carved),
     };

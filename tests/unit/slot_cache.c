@@ -397,6 +397,14 @@ static bool give_reserve(void)
     return true;
 }
 
+static unsigned ways_made;
+
+static void make_way(size_t bytes)
+{
+    must(bytes == ARENA_BYTES);
+    ways_made++;
+}
+
 static void take_in_need(void *context)
 {
     struct span span;
@@ -405,9 +413,11 @@ static void take_in_need(void *context)
     reserve = map_pages(16 * MIB);
     must(reserve != NULL);
     slot_cache_last_resort = give_reserve;
+    slot_cache_make_way = make_way;
     limit_address_space(0);
     must(slot_cache_take(heap, 32, CLASS_COUNT, &span));
     must(reserve == NULL && asked == 1);
+    must(ways_made >= 1); /* an arena was to be mapped */
     take_all_there_is();
     while (slot_cache_take(heap, 32, CLASS_COUNT, &span))
         continue;

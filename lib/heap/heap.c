@@ -247,7 +247,7 @@ static struct pool *refill_own(struct heap *heap, uint32_t class)
     return pool;
 }
 
-/* Some blocks of an own pool, of which one more than none is free, go on the foreign list. */
+/* Some blocks of an own pool, which has one on its list, go on the foreign list. */
 static void fill_foreign(struct heap *heap, uint32_t class, struct pool *pool)
 {
     struct foreign *foreign = &heap->foreign[class];

@@ -7,6 +7,7 @@
  */
 #include "api/allocate.h"
 
+#include "api/hardened.h"
 #include "api/names.h"
 #include "base/counters.h"
 #include "heap/heap.h"
@@ -95,6 +96,8 @@ static OUT_OF_LINE void *malloc_above_small(size_t bytes)
 EXPORT void *tarn_malloc(size_t bytes)
 {
     counter_add(COUNTER_CALL, 1);
+    if (TARN_HARDENED)
+        return hardened_malloc(bytes, BLOCK_ALIGNMENT);
     if (LIKELY(bytes <= DIRECT_BYTES_MOST))
         return heap_malloc_small(heap_self, bytes);
     return malloc_above_small(bytes);
@@ -119,6 +122,8 @@ static OUT_OF_LINE void *allocate_zeroed_large(size_t bytes)
 
 void *allocate_zeroed(size_t bytes)
 {
+    if (TARN_HARDENED)
+        return hardened_malloc(bytes, BLOCK_ALIGNMENT);
     if (UNLIKELY(bytes > settings.run_threshold_bytes))
         return allocate_zeroed_large(bytes);
     void *block = tarn_malloc(bytes);
@@ -141,6 +146,8 @@ static OUT_OF_LINE void *allocate_aligned_large(size_t bytes, size_t alignment)
 
 ALWAYS_INLINE void *aligned(size_t bytes, size_t alignment)
 {
+    if (TARN_HARDENED)
+        return hardened_malloc(bytes, alignment);
     if (LIKELY(alignment <= SLOT_BYTES && bytes <= settings.run_threshold_bytes)) {
         size_t request = class_aligned_request(bytes, alignment);
         if (LIKELY(request <= settings.run_threshold_bytes))

@@ -47,7 +47,7 @@ struct classified classify(const void *pointer)
     return found;
 }
 
-COLD __attribute__((noreturn)) static void fatal_freed(const void *pointer, size_t bytes, const char *call)
+void fatal_freed_passed(const void *pointer, size_t bytes, const char *call)
 {
     struct text line = {0};
     text_string(&line, "freed memory ");
@@ -65,10 +65,10 @@ struct classified classify_live(const void *pointer, const char *call)
     struct classified found = classify(pointer);
     if (UNLIKELY(found.kind == KIND_INVALID))
         fatal_invalid(pointer, call);
-    const struct pool *canary = ((const struct block *)pointer)->canary;
+    const struct pool *canary = block_canary(pointer);
     if (found.kind == KIND_POOL && UNLIKELY(heap_may_mark_free(canary, found.pool)) &&
         heap_marks_free(canary, found.pool))
-        fatal_freed(pointer, found.bytes, call);
+        fatal_freed_passed(pointer, found.bytes, call);
     return found;
 }
 
@@ -86,4 +86,18 @@ void fatal_invalid(const void *pointer, const char *call)
 void fatal_double_free(const void *pointer, size_t bytes)
 {
     fatal_block("double free of", pointer, bytes, "class");
+}
+
+void fatal_size(const char *call, const void *pointer, size_t bytes, size_t block_bytes)
+{
+    struct text line = {0};
+    text_string(&line, call);
+    text_string(&line, " of ");
+    text_address(&line, pointer);
+    text_string(&line, " with size ");
+    text_decimal(&line, bytes);
+    text_string(&line, ", but the block has ");
+    text_decimal(&line, block_bytes);
+    text_string(&line, " bytes");
+    fatal_line(&line);
 }

@@ -31,8 +31,7 @@ ALWAYS_INLINE struct pool *classify_own(const void *pointer)
     if (UNLIKELY(offset >= POOL_WORD_CHECKED))
         return NULL;
     struct pool *pool = (struct pool *)((uintptr_t)arena + offset);
-    bool live =
-        !heap_may_mark_free(((const struct block *)pointer)->canary, pool) && pool_is_block(pool, pointer);
+    bool live = !heap_may_mark_free(block_canary(pointer), pool) && pool_is_block(pool, pointer);
     return LIKELY(live) ? pool : NULL;
 }
 
@@ -40,6 +39,9 @@ ALWAYS_INLINE struct pool *classify_own(const void *pointer)
 struct classified classify_live(const void *pointer, const char *call);
 
 COLD __attribute__((noreturn)) void fatal_invalid(const void *pointer, const char *call);
+COLD __attribute__((noreturn)) void fatal_freed_passed(const void *pointer, size_t bytes, const char *call);
+COLD __attribute__((noreturn)) void fatal_size(const char *call, const void *pointer, size_t bytes,
+                                               size_t block_bytes);
 COLD __attribute__((noreturn)) void fatal_double_free(const void *pointer, size_t bytes);
 
 #endif

@@ -3,11 +3,13 @@
  * Malloc works before any of this has run. Lock order at fork: late heap, raw, housekeeper
  * (docs/concurrency.md).
  */
+#include "api/hardened.h"
 #include "api/report.h"
 
 #include "api/names.h"
 #include "arena/arena_list.h"
 #include "arena/housekeeper.h"
+#include "heap/inspect.h"
 #include "heap/park.h"
 #include "heap/slot_cache.h"
 #include "heap/thread.h"
@@ -71,8 +73,21 @@ __attribute__((constructor(101))) static void start(void)
         report_start();
 }
 
+/* Of the plain build's lists, so many blocks that it takes a fraction of a millisecond. */
+#define CHECKED_AT_EXIT 4096U
+
+static void check(void)
+{
+    if (TARN_HARDENED)
+        hardened_check_all();
+    else if (heap_self != &heap_none)
+        inspect_lists(heap_self, CHECKED_AT_EXIT);
+}
+
 __attribute__((destructor(101))) static void end(void)
 {
+    if (settings.exit_check)
+        check();
     if (settings.statistics_at_exit)
         report_end();
 }

@@ -6,6 +6,7 @@
 #include "api/release.h"
 
 #include "api/classify.h"
+#include "api/hardened.h"
 #include "api/names.h"
 #include "base/counters.h"
 #include "base/fatal.h"
@@ -40,7 +41,7 @@ static OUT_OF_LINE void free_in_pool_rarely(struct block *block)
     if (UNLIKELY(!pool_word_has_block(block, word, &class)))
         fatal_invalid(block, "free");
     bool own = heap == pool_word_heap(word);
-    if (heap_marks_free(block->canary, pool))
+    if (heap_marks_free(block_canary(block), pool))
         free_again(block, pool);
     if (own && UNLIKELY(!pool_is_block(pool, block)))
         fatal_invalid(block, "free");
@@ -87,7 +88,7 @@ ALWAYS_INLINE bool sent_at_once(struct arena *arena, size_t slot, uint64_t word,
     uint32_t class;
     if (UNLIKELY(!pool_word_is_plain(word) ||
                  !pool_slot_has_block(arena, (uint32_t)slot, word, block, &class) ||
-                 heap_may_mark_free(block->canary, pool_in_arena(arena, word))))
+                 heap_may_mark_free(block_canary(block), pool_in_arena(arena, word))))
         return false;
     if (sized && UNLIKELY(bytes > class_bytes(class) || bytes < class_bytes(class) / 2 ||
                           !pool_is_block(pool_in_arena(arena, word), block)))
@@ -160,7 +161,7 @@ ALWAYS_INLINE void free_hot(void *pointer, bool sized, size_t bytes, const char 
         not_hot(pointer, sized, bytes, call);
         return;
     }
-    if (UNLIKELY(block->canary == pool)) {
+    if (UNLIKELY(block_canary(block) == pool)) {
         free_again(pointer, pool);
         return;
     }
@@ -170,36 +171,23 @@ ALWAYS_INLINE void free_hot(void *pointer, bool sized, size_t bytes, const char 
 EXPORT void tarn_free(void *pointer)
 {
     counter_add(COUNTER_CALL, 1);
-    free_hot(pointer, false, 0, "free");
+    if (TARN_HARDENED)
+        hardened_free(pointer, HARDENED_ANY_SIZE, "free");
+    else
+        free_hot(pointer, false, 0, "free");
 }
 
 /* A request for `bytes` may have been served by this block, also after realloc has left a block up to twice
- * as large as needed where it was. A raw block may be larger still, but realloc moves what is below half of
- * the threshold. */
+ * as large as needed where it was. */
 static bool fits(struct classified found, size_t bytes)
 {
     if (bytes > found.bytes)
         return false;
     if (found.kind == KIND_RAW)
-        return bytes > settings.raw_threshold_bytes / 2;
+        return raw_fits(found.bytes, bytes);
     return bytes >= found.bytes / 2 || (found.kind == KIND_RUN && bytes + SLOT_BYTES > found.bytes) ||
            found.bytes <= BLOCK_ALIGNMENT ||
            class_bytes(class_of_size(bytes == 0 ? 1 : bytes)) == found.bytes;
-}
-
-COLD __attribute__((noreturn)) static void fatal_size(const char *call, const void *pointer, size_t bytes,
-                                                      size_t block_bytes)
-{
-    struct text line = {0};
-    text_string(&line, call);
-    text_string(&line, " of ");
-    text_address(&line, pointer);
-    text_string(&line, " with size ");
-    text_decimal(&line, bytes);
-    text_string(&line, ", but the block has ");
-    text_decimal(&line, block_bytes);
-    text_string(&line, " bytes");
-    fatal_line(&line);
 }
 
 static OUT_OF_LINE void release_sized_rarely(void *pointer, size_t bytes, const char *call)
@@ -216,13 +204,21 @@ static OUT_OF_LINE void release_sized_rarely(void *pointer, size_t bytes, const 
 
 void release_sized(void *pointer, size_t bytes, const char *call)
 {
-    free_hot(pointer, true, bytes, call);
+    if (TARN_HARDENED)
+        hardened_free(pointer, bytes, call);
+    else
+        free_hot(pointer, true, bytes, call);
 }
 
 void release_aligned(void *pointer, size_t alignment, size_t bytes, const char *call)
 {
     if (pointer == NULL)
         return;
+    if (TARN_HARDENED) {
+        release_check_alignment(pointer, alignment, call);
+        hardened_free(pointer, bytes, call);
+        return;
+    }
     struct classified found = classify(pointer);
     if (UNLIKELY(found.kind == KIND_INVALID))
         fatal_invalid(pointer, call);
@@ -263,6 +259,8 @@ EXPORT void tarn_free_aligned_sized(void *pointer, size_t alignment, size_t byte
 
 EXPORT size_t tarn_malloc_usable_size(void *pointer)
 {
+    if (TARN_HARDENED)
+        return pointer == NULL ? 0 : hardened_bytes(pointer, "malloc_usable_size");
     const struct pool *pool = classify_own(pointer);
     if (LIKELY(pool != NULL))
         return pool->block_bytes;

@@ -2,6 +2,7 @@
  *
  * A block stays when the new size still fills half of it. */
 #include "api/classify.h"
+#include "api/hardened.h"
 #include "api/names.h"
 #include "base/bits.h"
 #include "heap/run.h"
@@ -89,6 +90,8 @@ static OUT_OF_LINE void *realloc_elsewhere(void *pointer, size_t bytes)
 
 EXPORT void *tarn_realloc(void *pointer, size_t bytes)
 {
+    if (TARN_HARDENED)
+        return hardened_realloc(pointer, bytes);
     const struct pool *pool = classify_own(pointer);
     if (UNLIKELY(pool == NULL || bytes - 1 >= PTRDIFF_MAX))
         return realloc_elsewhere(pointer, bytes);

@@ -52,3 +52,15 @@ bool address_index_take(const void *address, uintptr_t entry)
                                                    ADDRESS_NOTHING, memory_order_acquire,
                                                    memory_order_relaxed);
 }
+
+void address_index_each(void (*each)(uintptr_t entry))
+{
+    for (uintptr_t number = 0; number < ADDRESS_ROOT_COUNT; number++) {
+        _Atomic uintptr_t *leaf = address_index_leaf(number << ADDRESS_LEAF_LOG2);
+        for (uint32_t i = 0; leaf != NULL && i < ADDRESS_LEAF_COUNT; i++) {
+            uintptr_t entry = atomic_load_explicit(&leaf[i], memory_order_acquire);
+            if (entry != ADDRESS_NOTHING)
+                each(entry);
+        }
+    }
+}

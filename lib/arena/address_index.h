@@ -2,9 +2,9 @@
  *
  *   root (static) ──► leaf: 8192 entries, 32 GiB of addresses, mapped at first need and never unmapped
  *
- * An entry is 0 (not ours), ADDRESS_ARENA, or the address of a raw block's record (at the block's first entry
- * only). All but free, for an address inside an entry's, ask it before they trust a pointer
- * (arena_is_marked).
+ * An entry is 0 (not ours), ADDRESS_ARENA, ADDRESS_EMPTY in the hardened build, or the address of a raw
+ * block's record (at the block's first entry only). All but free, for an address inside an entry's, ask it
+ * before they trust a pointer (arena_is_marked).
  *
  * Any thread reads and writes; an entry belongs to whoever owns the addresses. Written after the memory is
  * mapped and cleared before it is unmapped, so that an entry never speaks of memory that another mapping has
@@ -23,6 +23,7 @@
 
 #define ADDRESS_NOTHING ((uintptr_t)0)
 #define ADDRESS_ARENA   ((uintptr_t)1)
+#define ADDRESS_EMPTY   ((uintptr_t)2) /* blocks of no bytes (raw/empty); what is larger is a record */
 
 /* False when there is no memory for a leaf. Clearing an entry that was set never fails. */
 bool address_index_set(const void *address, uintptr_t entry);
@@ -53,6 +54,9 @@ static inline uintptr_t address_index_get(const void *address)
         return ADDRESS_NOTHING;
     return atomic_load_explicit(&leaf[granule % ADDRESS_LEAF_COUNT], memory_order_acquire);
 }
+
+/* Calls `each` for every entry that is not ADDRESS_NOTHING. */
+void address_index_each(void (*each)(uintptr_t entry));
 
 /* Takes the entry away if it is still `entry`: of several callers one gets true. */
 bool address_index_take(const void *address, uintptr_t entry);

@@ -1,20 +1,14 @@
 #include "arena/arena.h"
 
-#include "base/bits.h"
 #include "base/counters.h"
 #include "base/fatal.h"
-
-static uint64_t usable_mask(uint32_t word)
-{
-    return word == 0 ? ~bits_ones(ARENA_HEADER_SLOTS) : ~UINT64_C(0);
-}
 
 void arena_initialise(struct arena *arena, uint32_t number)
 {
     atomic_store_explicit(&arena->mark, arena_mark(arena), memory_order_relaxed);
     arena->number = number;
     for (uint32_t word = 0; word < ARENA_WORDS; word++)
-        atomic_store_explicit(&arena->free[word], usable_mask(word), memory_order_relaxed);
+        atomic_store_explicit(&arena->free[word], arena_usable_mask(word), memory_order_relaxed);
 }
 
 /* Up to `most` of the set bits, lowest first. */
@@ -158,7 +152,7 @@ bool arena_is_valid(struct arena *arena)
         uint64_t bit = UINT64_C(1) << slot % WORD_SLOTS;
         bool is_free = (atomic_load(&arena->free[slot / WORD_SLOTS]) & bit) != 0;
         bool is_dirty = (atomic_load(&arena->dirty[slot / WORD_SLOTS]) & bit) != 0;
-        if (slot < ARENA_HEADER_SLOTS && (is_free || is_dirty))
+        if ((slot < ARENA_HEADER_SLOTS || slot >= ARENA_END_SLOT) && (is_free || is_dirty))
             return false;
         if (is_dirty && !is_free)
             return false;

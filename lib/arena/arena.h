@@ -5,6 +5,9 @@
  *   │ header: descriptors, slot map│ pool │ pool │ run         │       │
  *   └──────────────────────────────┴──────┴──────┴─────────────┴── … ──┘
  *
+ * In the hardened build the last pages of the header's slots, and the last slot, are inaccessible: between
+ * blocks and what describes them, on either side.
+ *
  * The header's pages are touched as they are needed: a descriptor page serves 64 slots.
  *
  *   who writes                     | field
@@ -12,7 +15,7 @@
  *   the holder of the slot         | descriptors[slot], slot_map[slot], slot_class[slot], its bit in dirty
  *   any thread                     | free, publishing, bucket, released_ms (arena_list)
  *   the housekeeper                | aged, next_retired
- *   fixed once the arena is listed | mark, number
+ *   fixed once the arena is listed | mark, number, forbidden
  *
  * Holding a slot: its bit in `free` is 0 and this thread made it so (or received the slot from who did).
  *   free bit 1                 ⇒ slot_map[slot] == 0, no pointer to it exists outside
@@ -33,6 +36,7 @@
 #define TARN_ARENA_ARENA_H
 
 #include "arena/address_index.h"
+#include "base/bits.h"
 #include "base/compiler.h"
 #include "base/owned.h"
 
@@ -48,7 +52,9 @@
 #define SLOT_BYTES             (UINT64_C(1) << SLOT_LOG2)
 #define ARENA_SLOTS            256U
 #define ARENA_HEADER_SLOTS     2U
-#define ARENA_USABLE_SLOTS     (ARENA_SLOTS - ARENA_HEADER_SLOTS)
+#define ARENA_GUARD_SLOTS      (TARN_HARDENED ? 1U : 0U) /* the last, before what lies behind the arena */
+#define ARENA_END_SLOT         (ARENA_SLOTS - ARENA_GUARD_SLOTS)
+#define ARENA_USABLE_SLOTS     (ARENA_END_SLOT - ARENA_HEADER_SLOTS)
 #define ARENA_WORDS            4U
 #define WORD_SLOTS             64U
 #define ARENA_DESCRIPTOR_BYTES 64U
@@ -76,6 +82,7 @@ struct arena {
     _Atomic uint8_t slot_class[ARENA_SLOTS]; /* of the pool that has the slot, while the slot map says so */
     LINE_ALIGNED _Atomic uint64_t mark;      /* arena_mark of its address; on the page of the slot map */
     uint32_t number;
+    uint32_t forbidden; /* inaccessible parts */
     LINE_ALIGNED unsigned char descriptors[ARENA_SLOTS][ARENA_DESCRIPTOR_BYTES];
     LINE_ALIGNED _Atomic uint64_t free[ARENA_WORDS];
     _Atomic uint64_t dirty[ARENA_WORDS];
@@ -129,6 +136,13 @@ static inline char *arena_slot_address(struct arena *arena, uint32_t slot)
 static inline uint32_t span_first_slot(const struct span *span)
 {
     return span->word * WORD_SLOTS + (uint32_t)__builtin_ctzll(span->mask);
+}
+
+/* The slots of a bitmap word that may be given out. */
+static inline uint64_t arena_usable_mask(uint32_t word)
+{
+    uint64_t mask = word == 0 ? ~bits_ones(ARENA_HEADER_SLOTS) : ~UINT64_C(0);
+    return word == ARENA_WORDS - 1 ? mask & bits_ones(WORD_SLOTS - ARENA_GUARD_SLOTS) : mask;
 }
 
 /* A fresh mapping becomes an arena whose usable slots are all free and clean. */

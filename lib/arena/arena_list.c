@@ -200,6 +200,13 @@ static void raise_bound(uint32_t number)
         ;
 }
 
+/* Where a page is larger than what is to spare, there is no guard. */
+static void forbid(struct arena *arena, size_t begin, size_t end)
+{
+    begin = bits_align_up(begin, map_page_bytes());
+    arena->forbidden += begin < end && map_forbid((char *)arena + begin, end - begin);
+}
+
 static struct arena *map_arena(void)
 {
     uint32_t number = take_number();
@@ -218,6 +225,10 @@ static struct arena *map_arena(void)
     if (settings.huge_pages == HUGE_PAGES_ALWAYS || settings.huge_pages == HUGE_PAGES_NEVER)
         map_allow_huge(arena, ARENA_BYTES, settings.huge_pages == HUGE_PAGES_ALWAYS);
     arena_initialise(arena, number);
+    if (TARN_HARDENED) {
+        forbid(arena, sizeof *arena, ARENA_HEADER_SLOTS * SLOT_BYTES);
+        forbid(arena, ARENA_END_SLOT * SLOT_BYTES, ARENA_BYTES);
+    }
     atomic_store_explicit(&arena->bucket, BUCKET_NONE, memory_order_relaxed);
     return arena;
 }
@@ -314,7 +325,7 @@ void arena_list_revive(struct arena *arena)
     uint64_t all[ARENA_WORDS];
     const uint64_t clean[ARENA_WORDS] = {0};
     for (uint32_t word = 0; word < ARENA_WORDS; word++)
-        all[word] = word == 0 ? ~bits_ones(ARENA_HEADER_SLOTS) : ~UINT64_C(0);
+        all[word] = arena_usable_mask(word);
     address_index_set(arena, ADDRESS_ARENA);
     ledger_add((int32_t)ARENA_USABLE_SLOTS, 0);
     list_arena(arena);
@@ -324,6 +335,7 @@ void arena_list_revive(struct arena *arena)
 void arena_list_unmap(struct arena *arena)
 {
     uint32_t number = arena->number;
+    map_count_add(-2 * (long)arena->forbidden);
     map_unmap(arena, ARENA_BYTES);
     give_number(number);
 }

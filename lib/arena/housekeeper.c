@@ -107,13 +107,13 @@ static uint32_t purge_held(struct arena *arena, const uint64_t held[ARENA_WORDS]
     uint32_t unit = (uint32_t)slots_per_page();
     uint32_t purged = 0;
     uint32_t slot = ARENA_HEADER_SLOTS;
-    while (slot < ARENA_SLOTS) {
+    while (slot < ARENA_END_SLOT) {
         if (!held_bit(held, slot)) {
             slot++;
             continue;
         }
         uint32_t first = slot;
-        while (slot < ARENA_SLOTS && held_bit(held, slot))
+        while (slot < ARENA_END_SLOT && held_bit(held, slot))
             slot++;
         uint32_t begin = (first + unit - 1) / unit * unit;
         uint32_t end = slot / unit * unit;

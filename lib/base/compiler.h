@@ -20,6 +20,9 @@
 #ifndef TARN_CHECKED
 #define TARN_CHECKED 0
 #endif
+#ifndef TARN_HARDENED
+#define TARN_HARDENED 0
+#endif
 #ifndef TARN_COUNTERS
 #define TARN_COUNTERS 0
 #endif

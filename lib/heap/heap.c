@@ -90,6 +90,11 @@ COLD __attribute__((noreturn)) static void fatal_damaged(const struct pool *pool
                 pool->block_bytes, "class");
 }
 
+void fatal_overwritten(const void *block, size_t block_bytes)
+{
+    fatal_block("heap corruption: freed memory was written to at", block, block_bytes, "class");
+}
+
 /* A queued pool holds nothing any more. */
 static void became_empty(struct heap *heap, struct pool *pool)
 {
@@ -202,12 +207,6 @@ void heap_pool_event(struct pool *pool)
 #define FILL_BLOCKS 16U
 #define FILL_BYTES  8192U
 
-COLD __attribute__((noreturn)) static void fatal_overwritten(const struct pool *pool,
-                                                             const struct block *block)
-{
-    fatal_block("heap corruption: freed memory was written to at", block, pool->block_bytes, "class");
-}
-
 static struct pool *queued_pool(struct heap *heap, uint32_t class)
 {
     struct pool *pool = heap->bins[class].first;
@@ -255,15 +254,15 @@ static void fill_foreign(struct heap *heap, uint32_t class, struct pool *pool)
     uint32_t blocks = 0;
     struct block *last = NULL;
     for (struct block *block = pool->free; block != &pool_end && blocks < FILL_BLOCKS && blocks <= most;
-         block = block->next, blocks++) {
-        if (UNLIKELY(block->canary != pool))
-            fatal_overwritten(pool, block);
-        block->canary = (const struct pool *)foreign;
+         block = block_next(block), blocks++) {
+        if (UNLIKELY(!block_is_first_of(block, pool)))
+            fatal_overwritten(block, pool->block_bytes);
+        block_set_canary(block, (const struct pool *)foreign);
         last = block;
     }
     foreign->free = pool->free;
-    pool->free = last->next;
-    last->next = &pool_end;
+    pool->free = block_next(last);
+    block_set_next(last, &pool_end);
     owned_write(&pool->count, owned_read(&pool->count) + blocks);
     heap->foreign_bytes += (size_t)blocks * foreign->block_bytes;
 }
@@ -294,10 +293,10 @@ void *heap_take_block(struct heap *heap, uint32_t class)
     if (pool->free == &pool_end && (pool = refill(heap, class)) == NULL)
         return NULL;
     struct block *block = pool->free;
-    if (UNLIKELY(block->canary != pool))
-        fatal_overwritten(pool, block);
+    if (UNLIKELY(!block_is_first_of(block, pool)))
+        fatal_overwritten(block, pool->block_bytes);
+    pool->free = block_next(block);
     block->canary = NULL;
-    pool->free = block->next;
     owned_increment(&pool->count);
     return block;
 }
@@ -378,6 +377,8 @@ static void initialise_bins(struct heap *heap)
 
 void heap_initialise(struct heap *heap, uint32_t number)
 {
+    if (TARN_HARDENED)
+        secret_initialise();
     initialise_bins(heap);
     heap->number = number;
     heap->claim_batch = 1;

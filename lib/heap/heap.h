@@ -77,6 +77,18 @@ static_assert(offsetof(struct foreign, taken) == offsetof(struct pool, count), "
 static_assert(offsetof(struct foreign, block_bytes) == offsetof(struct pool, block_bytes),
               "messages name either");
 
+/* Freed blocks that wait (quarantine): in the hardened build only. */
+#define QUARANTINE_SCATTERED (TARN_HARDENED ? 64U : 1U)
+#define QUARANTINE_QUEUED    (TARN_HARDENED ? 448U : 1U)
+
+struct quarantine {
+    struct block *scattered[QUARANTINE_SCATTERED]; /* NULL: none */
+    struct block *queue[QUARANTINE_QUEUED];        /* a ring */
+    uint32_t oldest;                               /* of the queue; the next goes in its place */
+    uint32_t draws;                                /* random numbers drawn */
+    size_t bytes;                                  /* of all that wait */
+};
+
 enum parked_state { PARKED_SETTLED, PARKED_JUST_NOW, PARKED_A_WHILE };
 
 /* A freed run kept for the next of its length. */
@@ -110,6 +122,7 @@ struct heap {
     uint64_t tick_ms;
     struct reader *reader; /* the running or tending thread's */
     struct reader own_reader;
+    struct quarantine quarantine;
     uint32_t number;
     _Atomic uint32_t parked_state; /* enum parked_state; any thread's hint while parked (park) */
 
@@ -147,6 +160,8 @@ COLD void *heap_malloc_slow(struct heap *heap, size_t bytes);
 
 /* The first free block of the class, from whatever pool; slow paths only. NULL without memory. */
 void *heap_take_block(struct heap *heap, uint32_t class);
+
+COLD __attribute__((noreturn)) void fatal_overwritten(const void *block, size_t block_bytes);
 
 /* The pool's count has reached 0 after a free by its owner. */
 COLD void heap_pool_event(struct pool *pool);
@@ -198,12 +213,13 @@ ALWAYS_INLINE void *heap_malloc_small(struct heap *heap, size_t bytes)
 {
     struct pool *pool = heap->direct[(bytes + BLOCK_ALIGNMENT - 1) / BLOCK_ALIGNMENT];
     struct block *block = pool->free;
-    if (UNLIKELY(block->canary != pool))
+    if (UNLIKELY(!block_is_first_of(block, pool)))
         return heap_malloc_slow(heap, bytes);
     if (UNLIKELY((heap->budget_bytes -= (int64_t)bytes) < 0))
         return heap_malloc_slow(heap, bytes);
+    pool->free = block_next(block);
+    in_this_order();
     block->canary = NULL;
-    pool->free = block->next;
     owned_increment(&pool->count);
     return block;
 }
@@ -216,12 +232,13 @@ ALWAYS_INLINE void *heap_malloc_medium(struct heap *heap, size_t bytes)
         __builtin_unreachable(); /* spares class_of_size a branch */
     struct pool *pool = heap->bins[class_of_size(bytes)].current;
     struct block *block = pool->free;
-    if (UNLIKELY(block->canary != pool))
+    if (UNLIKELY(!block_is_first_of(block, pool)))
         return heap_malloc_slow(heap, bytes);
     if (UNLIKELY((heap->budget_bytes -= MEDIUM_BUDGET_BYTES) < 0))
         return heap_malloc_slow(heap, bytes);
+    pool->free = block_next(block);
+    in_this_order();
     block->canary = NULL;
-    pool->free = block->next;
     owned_increment(&pool->count);
     return block;
 }
@@ -230,8 +247,8 @@ ALWAYS_INLINE void *heap_malloc_medium(struct heap *heap, size_t bytes)
  */
 ALWAYS_INLINE void heap_free_own(struct pool *pool, struct block *block)
 {
-    block->canary = pool;
-    block->next = pool->free;
+    block_put(block, pool, pool->free);
+    in_this_order();
     pool->free = block;
     if (UNLIKELY(owned_decrement_is_zero(&pool->count)))
         heap_pool_event(pool);

@@ -23,23 +23,23 @@ struct batch {
 /* The tag shows the receiver that nobody has freed or used the block since it was sent. */
 static void message_write(struct block *last, struct block *next_message, uint64_t blocks)
 {
-    last->canary = (const struct pool *)((uintptr_t)next_message |
-                                         (uintptr_t)(blocks << MESSAGE_BLOCKS_SHIFT) | MESSAGE_TAG);
+    uintptr_t word = (uintptr_t)next_message | (uintptr_t)(blocks << MESSAGE_BLOCKS_SHIFT) | MESSAGE_TAG;
+    block_set_canary(last, (const struct pool *)word);
 }
 
-static bool message_is_whole(const struct block *last)
+bool mailbox_is_message(const struct block *last)
 {
-    return ((uintptr_t)last->canary & MESSAGE_TAG_MASK) == MESSAGE_TAG;
+    return ((uintptr_t)block_canary(last) & MESSAGE_TAG_MASK) == MESSAGE_TAG;
 }
 
 static struct block *message_next(const struct block *last)
 {
-    return (struct block *)((uintptr_t)last->canary & MESSAGE_ADDRESS_MASK);
+    return (struct block *)((uintptr_t)block_canary(last) & MESSAGE_ADDRESS_MASK);
 }
 
 static uint32_t message_blocks(const struct block *last)
 {
-    return (uint32_t)((uintptr_t)last->canary >> MESSAGE_BLOCKS_SHIFT);
+    return (uint32_t)((uintptr_t)block_canary(last) >> MESSAGE_BLOCKS_SHIFT);
 }
 
 static uint64_t word_of_block(const struct block *block)
@@ -85,9 +85,8 @@ static void receive(struct heap *heap, struct block *last)
     struct pool *pool = pool_of_word(last, word);
     if (UNLIKELY(!pool_is_block(pool, last))) /* a block that was never given out: the sender cannot know */
         fatal_pointer("invalid pointer was passed to free: no live block begins at", last);
-    last->canary = pool;
-    struct block *first = last->next;
-    last->next = pool->free;
+    struct block *first = block_next(last);
+    block_put(last, pool, pool->free);
     pool->free = first;
     heap_blocks_came_back(heap, pool, blocks);
 }
@@ -166,16 +165,15 @@ static void gather(struct gathering *gathering, struct block *block)
 {
     struct pool *pool = pool_of_word(block, word_of_block(block));
     struct chain *chain = chain_for(gathering, pool);
-    block->canary = pool;
     if (chain->pool == pool) {
-        block->next = chain->last->next;
-        chain->last->next = block;
+        block_put(block, pool, block_next(chain->last));
+        block_set_next(chain->last, block);
         chain->blocks++;
         return;
     }
     if (chain->pool != NULL)
         chain_to_pending(gathering, chain);
-    block->next = block;
+    block_put(block, pool, block);
     *chain = (struct chain){.pool = pool, .last = block, .blocks = 1};
 }
 
@@ -185,10 +183,9 @@ static void gather_list(struct gathering *gathering, struct foreign *foreign)
     foreign->free = &pool_end;
     owned_write(&foreign->taken, 0);
     while (block != &pool_end) {
-        struct block *next = block->next;
-        if (UNLIKELY((const void *)block->canary != foreign))
-            fatal_block("heap corruption: freed memory was written to at", block, foreign->block_bytes,
-                        "class");
+        struct block *next = block_next(block);
+        if (UNLIKELY((const void *)block_canary(block) != foreign))
+            fatal_overwritten(block, foreign->block_bytes);
         gather(gathering, block);
         block = next;
     }
@@ -265,8 +262,7 @@ void mailbox_send(struct heap *heap, uint32_t class, struct block *block)
 void mailbox_send_now(const struct pool *pool, struct block *block)
 {
     counter_add(COUNTER_REMOTE_BLOCK, 1);
-    block->canary = pool;
-    block->next = block;
+    block_put(block, pool, block);
     message_write(block, NULL, 1);
     post(owner_of_block(block), block, block);
 }
@@ -278,7 +274,7 @@ COLD __attribute__((noreturn)) static void fatal_spoilt(const struct block *last
     uint64_t word = word_of_block(last);
     uint32_t class;
     pool_word_has_block(last, word, &class);
-    bool freed = heap_marks_free(last->canary, pool_of_word(last, word));
+    bool freed = heap_marks_free(block_canary(last), pool_of_word(last, word));
     fatal_block(freed ? "double free of" : "heap corruption: freed memory was written to at", last,
                 class_bytes(class), "class");
 }
@@ -296,7 +292,7 @@ bool mailbox_drain(struct heap *heap)
     /* acquire: pairs with the release in post. */
     struct block *message = atomic_exchange_explicit(&heap->inbox, NULL, memory_order_acquire);
     while (message != NULL) {
-        if (UNLIKELY(!message_is_whole(message)))
+        if (UNLIKELY(!mailbox_is_message(message)))
             fatal_spoilt(message);
         struct block *next = message_next(message);
         receive(heap, message);

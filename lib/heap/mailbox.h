@@ -42,8 +42,8 @@ ALWAYS_INLINE bool mailbox_sent_at_once(struct heap *heap, uint32_t class, struc
         return false;
     heap->foreign_bytes = bytes;
     counter_add(COUNTER_REMOTE_BLOCK, 1);
-    block->canary = (const struct pool *)foreign;
-    block->next = foreign->free;
+    block_put(block, (const struct pool *)foreign, foreign->free);
+    in_this_order();
     foreign->free = block;
     return true;
 }
@@ -56,6 +56,9 @@ void mailbox_flush(struct heap *heap);
 
 /* Takes everything in the heap's inbox; true when there was something. The running or tending thread. */
 bool mailbox_drain(struct heap *heap);
+
+/* Whether the block is the last of a message, by its first word. */
+bool mailbox_is_message(const struct block *last);
 
 /* Whether something waits in the inbox. Any thread. */
 bool mailbox_is_waiting(struct heap *heap);

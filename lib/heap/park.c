@@ -5,6 +5,7 @@
 #include "base/counters.h"
 #include "base/fatal.h"
 #include "heap/mailbox.h"
+#include "heap/quarantine.h"
 #include "heap/run.h"
 #include "heap/slot_cache.h"
 #include "os/map.h"
@@ -144,6 +145,8 @@ static bool settle(struct heap *heap, struct reader *reader)
 
 void park_leave(struct heap *heap)
 {
+    if (TARN_HARDENED)
+        quarantine_flush(heap);
     mailbox_flush(heap);
     mailbox_drain(heap);
     heap_close_large_empty_pools(heap);

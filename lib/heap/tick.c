@@ -3,6 +3,7 @@
 #include "arena/housekeeper.h"
 #include "heap/mailbox.h"
 #include "heap/park.h"
+#include "heap/quarantine.h"
 #include "heap/run.h"
 #include "heap/slot_cache.h"
 #include "os/clock.h"
@@ -41,6 +42,8 @@ static void tick_own(struct heap *heap)
 
 void tick_reclaim(struct heap *heap)
 {
+    if (TARN_HARDENED)
+        quarantine_flush(heap);
     tick_own(heap);
     slot_cache_flush(heap);
     park_settle_all(heap);

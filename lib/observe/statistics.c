@@ -3,7 +3,7 @@
 #include "arena/arena_list.h"
 #include "base/bits.h"
 #include "heap/park.h"
-#include "heap/thread.h"
+#include "observe/arena_walk.h"
 
 #include <string.h>
 
@@ -37,11 +37,12 @@ static void add_slot(struct statistics *statistics, struct arena *arena, uint32_
         add_pool(statistics, pool);
 }
 
-static void add_arena(struct statistics *statistics, struct arena *arena)
+static void add_arena(void *context, struct arena *arena)
 {
+    struct statistics *statistics = context;
     statistics->arenas++;
     statistics->arena_bytes += ARENA_BYTES;
-    statistics->header_slots += ARENA_HEADER_SLOTS;
+    statistics->header_slots += ARENA_SLOTS - ARENA_USABLE_SLOTS;
     statistics->free_slots += arena_free_slots(arena);
     for (uint32_t word = 0; word < ARENA_WORDS; word++)
         statistics->dirty_slots +=
@@ -50,32 +51,10 @@ static void add_arena(struct statistics *statistics, struct arena *arena)
         add_slot(statistics, arena, slot);
 }
 
-/* The walk begins before the late heap's lock is taken: it may allocate. */
-static void add_arenas(struct statistics *statistics)
-{
-    walk_begin();
-    struct heap *own = thread_heap();
-    struct heap *heap = own != NULL ? own : thread_late_heap();
-    if (heap == NULL) {
-        walk_end();
-        return;
-    }
-    reader_enter(heap->reader);
-    for (uint32_t number = 0; number < arena_list_bound(); number++) {
-        struct arena *arena = arena_list_get(number);
-        if (arena != NULL)
-            add_arena(statistics, arena);
-    }
-    reader_leave(heap->reader);
-    if (own == NULL)
-        thread_late_done();
-    walk_end();
-}
-
 void statistics_collect(struct statistics *statistics)
 {
     memset(statistics, 0, sizeof *statistics);
-    add_arenas(statistics);
+    arena_walk(add_arena, statistics);
     size_t slots = statistics->arenas * ARENA_SLOTS;
     size_t known =
         statistics->header_slots + statistics->pool_slots + statistics->run_slots + statistics->free_slots;

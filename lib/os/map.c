@@ -149,17 +149,42 @@ void map_allow_huge(void *address, size_t bytes, bool allow)
     errno = saved_errno;
 }
 
-bool map_extend(void *end, size_t bytes)
+/* Where nothing is mapped yet. */
+static bool map_there(void *there, size_t bytes, int protection)
 {
     int saved_errno = errno;
     counter_add(COUNTER_MAP, 1);
-    void *address = mmap(end, bytes, PROT_READ | PROT_WRITE,
+    void *address = mmap(there, bytes, protection,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-    bool extended = address == end;
-    if (!extended && address != MAP_FAILED) /* a kernel before 4.17 takes the address as a hint */
+    bool mapped = address == there;
+    if (!mapped && address != MAP_FAILED) /* a kernel before 4.17 takes the address as a hint */
         munmap(address, bytes);
     errno = saved_errno;
-    return extended;
+    return mapped;
+}
+
+bool map_extend(void *end, size_t bytes)
+{
+    return map_there(end, bytes, PROT_READ | PROT_WRITE);
+}
+
+bool map_forbid_fresh(void *address, size_t bytes)
+{
+    bool mapped = map_there(address, bytes, PROT_NONE);
+    map_count_add(mapped);
+    return mapped;
+}
+
+/* Mapped anew, which gives the pages back in the same call. */
+bool map_forbid(void *address, size_t bytes)
+{
+    int saved_errno = errno;
+    counter_add(COUNTER_MAP, 1);
+    bool forbidden = mmap(address, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+                          -1, 0) == address;
+    map_count_add(forbidden ? 2 : 0);
+    errno = saved_errno;
+    return forbidden;
 }
 
 /* A failed mremap may have unmapped its target: it is mapped anew, if it has to be. */

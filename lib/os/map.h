@@ -40,6 +40,12 @@ void map_allow_huge(void *address, size_t bytes, bool allow);
  * where something is. */
 bool map_extend(void *end, size_t bytes);
 
+/* The hardened build: makes mapped pages inaccessible, and gives back what they held; and takes addresses
+ * where nothing is mapped, for nobody. False, and nothing changed, where the kernel will not, or where
+ * something is mapped. The first counts as two mappings more, the second as one. */
+bool map_forbid(void *address, size_t bytes);
+bool map_forbid_fresh(void *address, size_t bytes);
+
 /* Moves pages of one mapping, or of a part of one, onto a mapped place of the same length, whose pages they
  * replace; the old addresses are unmapped. Where the kernel will not (no memory for its own tables) they are
  * copied. */

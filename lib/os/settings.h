@@ -28,6 +28,8 @@ struct settings {
     size_t run_threshold_bytes; /* TARN_RUN_THRESHOLD: larger requests are runs */
     size_t raw_threshold_bytes; /* TARN_RAW_THRESHOLD: larger requests are raw blocks */
     enum huge_pages huge_pages; /* TARN_HUGE_PAGES */
+    size_t quarantine_bytes;    /* TARN_QUARANTINE, of a thread; hardened build */
+    bool exit_check;            /* TARN_EXIT_CHECK; hardened build */
     bool check;                 /* TARN_CHECK */
     bool statistics_at_exit;    /* TARN_STATS */
     unsigned verbosity;         /* TARN_VERBOSE */

@@ -3,6 +3,7 @@
 #include "base/fatal.h"
 #include "os/map.h"
 #include "os/settings.h"
+#include "pool/trailer.h"
 
 struct block pool_end = {.canary = NULL, .next = NULL};
 
@@ -75,6 +76,9 @@ void pool_close(struct pool *pool, struct span *span)
         atomic_store_explicit(&arena->slot_map[slot], 0, memory_order_relaxed);
 }
 
+/* In the hardened build so many blocks are put in disorder at least, where the pool has them. */
+#define SHUFFLED_LEAST 8U
+
 /* How many blocks to carve now: those that end within the next page, one at least; all of them where the
  * pages have been touched before. */
 static uint32_t carve_end(const struct pool *pool, uint32_t carved)
@@ -83,9 +87,48 @@ static uint32_t carve_end(const struct pool *pool, uint32_t carved)
         return pool->capacity;
     size_t page = map_page_bytes();
     size_t begin = (size_t)carved * pool->block_bytes;
-    size_t limit = bits_align_up(begin + pool->block_bytes, page);
+    size_t least = pool->block_bytes * (TARN_HARDENED ? SHUFFLED_LEAST : 1);
+    size_t limit = bits_align_up(begin + least, page);
     uint32_t end = (uint32_t)(limit / pool->block_bytes);
     return end < pool->capacity ? end : (uint32_t)pool->capacity;
+}
+
+static void carve_in_order(struct pool *pool, uint32_t carved, uint32_t end)
+{
+    size_t bytes = pool->block_bytes;
+    char *first = pool_start(pool) + carved * bytes;
+    char *last = pool_start(pool) + (end - 1) * bytes;
+    for (char *block = first; block < last; block += bytes)
+        block_put((struct block *)(void *)block, pool, (struct block *)(void *)(block + bytes));
+    block_put((struct block *)(void *)last, pool, pool->free);
+    in_this_order();
+    pool->free = (struct block *)(void *)first;
+}
+
+static uint64_t next_random(uint64_t *state)
+{
+    *state += UINT64_C(0x9E3779B97F4A7C15);
+    return secret_of((uintptr_t)*state, SECRET_ORDER);
+}
+
+/* The hardened build: in an order that nobody can foretell (Fisher and Yates). */
+static void carve_shuffled(struct pool *pool, uint32_t carved, uint32_t end)
+{
+    uint16_t order[POOL_BLOCKS_MOST];
+    uint64_t random = (uintptr_t)pool + carved;
+    uint32_t count = end - carved;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t other = (uint32_t)(next_random(&random) % (i + 1));
+        order[i] = order[other];
+        order[other] = (uint16_t)(carved + i);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        struct block *block =
+            (struct block *)(void *)(pool_start(pool) + order[i] * (size_t)pool->block_bytes);
+        trailer_make_free(block, pool->block_bytes, pool->dirty != 0);
+        block_put(block, pool, pool->free);
+        pool->free = block;
+    }
 }
 
 bool pool_carve(struct pool *pool)
@@ -94,13 +137,10 @@ bool pool_carve(struct pool *pool)
     if (carved == pool->capacity)
         return false;
     uint32_t end = carve_end(pool, carved);
-    size_t bytes = pool->block_bytes;
-    char *first = pool_start(pool) + carved * bytes;
-    char *last = pool_start(pool) + (end - 1) * bytes;
-    for (char *block = first; block < last; block += bytes)
-        *(struct block *)(void *)block = (struct block){pool, (struct block *)(void *)(block + bytes)};
-    *(struct block *)(void *)last = (struct block){pool, pool->free};
-    pool->free = (struct block *)(void *)first;
+    if (TARN_HARDENED)
+        carve_shuffled(pool, carved, end);
+    else
+        carve_in_order(pool, carved, end);
     atomic_store_explicit(&pool->carved, end, memory_order_relaxed);
     return true;
 }
@@ -129,7 +169,7 @@ bool pool_list_has(const struct pool *pool, const struct block *block)
 {
     uint32_t steps = 0;
     for (const struct block *one = pool->free; one != &pool_end && steps <= pool->capacity;
-         one = one->next, steps++)
+         one = block_next(one), steps++)
         if (one == block)
             return true;
     return false;
@@ -138,8 +178,8 @@ bool pool_list_has(const struct pool *pool, const struct block *block)
 bool pool_is_valid(const struct pool *pool)
 {
     uint32_t free_blocks = 0;
-    for (const struct block *block = pool->free; block != &pool_end; block = block->next, free_blocks++)
-        if (block->canary != pool || !pool_is_block(pool, block) || free_blocks >= pool->capacity)
+    for (const struct block *block = pool->free; block != &pool_end; block = block_next(block), free_blocks++)
+        if (block_canary(block) != pool || !pool_is_block(pool, block) || free_blocks >= pool->capacity)
             return false;
     if (pool_carved(pool) > pool->capacity)
         return false;

@@ -25,14 +25,56 @@
 #include "arena/arena.h"
 #include "base/compiler.h"
 #include "base/owned.h"
+#include "os/secret.h"
 #include "pool/size_class.h"
 
 struct pool;
 
+/* Written and read through the four functions below. */
 struct block {
     const struct pool *canary;
     struct block *next;
 };
+
+/* In the hardened build both words are encoded, with the block's own address too, so that a word written
+ * through a stale pointer, or copied from another block, is no canary. */
+ALWAYS_INLINE uintptr_t block_key(const struct block *block)
+{
+    return TARN_HARDENED ? secret_of((uintptr_t)block, SECRET_LIST) : 0;
+}
+
+ALWAYS_INLINE const struct pool *block_canary(const struct block *block)
+{
+    return (const struct pool *)((uintptr_t)block->canary ^ block_key(block));
+}
+
+ALWAYS_INLINE struct block *block_next(const struct block *block)
+{
+    return (struct block *)((uintptr_t)block->next ^ block_key(block));
+}
+
+ALWAYS_INLINE void block_set_canary(struct block *block, const struct pool *canary)
+{
+    block->canary = (const struct pool *)((uintptr_t)canary ^ block_key(block));
+}
+
+ALWAYS_INLINE void block_set_next(struct block *block, struct block *next)
+{
+    block->next = (struct block *)((uintptr_t)next ^ block_key(block));
+}
+
+/* To a signal handler of this thread, the stores before come before those after: a block that is on a list
+ * is whole, for exit(3) called there (heap/inspect). */
+ALWAYS_INLINE void in_this_order(void)
+{
+    atomic_signal_fence(memory_order_release);
+}
+
+ALWAYS_INLINE void block_put(struct block *block, const struct pool *canary, struct block *next)
+{
+    block_set_canary(block, canary);
+    block_set_next(block, next);
+}
 
 enum pool_state { POOL_NONE, POOL_CURRENT, POOL_QUEUED, POOL_FULL };
 
@@ -59,6 +101,19 @@ static_assert(sizeof(struct block) <= BLOCK_ALIGNMENT, "a block fits the smalles
 /* The end of every list. Read only. */
 extern struct block pool_end;
 
+/* Whether the block may follow in a list, as far as can be told without a look at it. */
+ALWAYS_INLINE bool block_may_follow(const struct block *block)
+{
+    return ((uintptr_t)block % BLOCK_ALIGNMENT == 0 && address_index_get(block) == ADDRESS_ARENA) ||
+           block == &pool_end;
+}
+
+/* Whether the first block of this list is a free one, and not the list's end, nor overwritten. */
+ALWAYS_INLINE bool block_is_first_of(const struct block *block, const struct pool *pool)
+{
+    return block_canary(block) == pool && (!TARN_HARDENED || block_may_follow(block_next(block)));
+}
+
 static inline struct pool *pool_at(struct arena *arena, uint32_t slot)
 {
     return (struct pool *)(void *)arena->descriptors[slot];
@@ -80,6 +135,9 @@ static inline char *pool_start(const struct pool *pool)
  * all. */
 #define POOL_OWNER_ALIGNMENT (4 * SLOT_BYTES)
 #define POOL_WORD_CHECKED    (2 * SLOT_BYTES)
+
+/* Of a slot with blocks of the smallest class. */
+#define POOL_BLOCKS_MOST (SLOT_BYTES / BLOCK_ALIGNMENT)
 
 /* The pool that has a slot with this word. */
 static inline struct pool *pool_in_arena(struct arena *arena, uint64_t word)

@@ -9,7 +9,9 @@
 #include "os/lock.h"
 #include "os/map.h"
 #include "os/settings.h"
+#include "pool/trailer.h"
 #include "raw/raw_cache.h"
+#include "raw/raw_guard.h"
 
 #include <stdatomic.h>
 
@@ -21,6 +23,7 @@
 
 struct record {
     struct raw_piece piece;
+    size_t asked_bytes; /* hardened build */
     struct record *next_free;
 };
 
@@ -63,7 +66,7 @@ static void give_record(struct record *record)
 static struct record *record_at(const void *pointer)
 {
     uintptr_t entry = address_index_get(pointer);
-    if (entry == ADDRESS_NOTHING || entry == ADDRESS_ARENA)
+    if (entry <= ADDRESS_EMPTY)
         return NULL;
     struct record *record = (struct record *)entry;
     return record->piece.address == pointer ? record : NULL;
@@ -294,8 +297,16 @@ static bool make_room(void)
     return housekeeper_reclaim() || gave_back;
 }
 
+static bool obtain_guarded(size_t bytes, size_t alignment, struct raw_piece *piece)
+{
+    return raw_guard_map(bytes_to_map(bytes), alignment, piece) ||
+           (make_room() && raw_guard_map(bytes_to_map(bytes), alignment, piece));
+}
+
 static bool obtain(size_t bytes, size_t alignment, struct raw_piece *piece)
 {
+    if (TARN_HARDENED)
+        return obtain_guarded(bytes, alignment, piece);
     if (take_whole(bytes, alignment, piece) || take_and_grow(bytes, alignment, piece))
         return true;
     if (map_fresh(bytes_to_map(bytes), alignment, piece)) {
@@ -331,15 +342,75 @@ static struct record *new_record(const struct raw_piece *piece)
     return NULL;
 }
 
+static void give_back(const struct raw_piece *piece)
+{
+    if (TARN_HARDENED)
+        raw_guard_unmap(piece);
+    else
+        raw_piece_unmap(piece);
+}
+
+static void set_asked(struct record *record, size_t bytes)
+{
+    char *end = record->piece.address + record->piece.bytes;
+    record->asked_bytes = bytes;
+    trailer_fill_slack(record->piece.address + bytes, end);
+}
+
+static bool is_whole(const struct record *record)
+{
+    const char *end = record->piece.address + record->piece.bytes;
+    return trailer_slack_is_whole(record->piece.address + record->asked_bytes, end);
+}
+
+size_t raw_asked_bytes(const void *pointer)
+{
+    return record_at(pointer)->asked_bytes;
+}
+
+bool raw_was_freed(const void *pointer)
+{
+    lock_acquire(&raw_lock);
+    bool was = raw_guard_has(pointer);
+    lock_release(&raw_lock);
+    return was;
+}
+
+static void check_entry(uintptr_t entry)
+{
+    const struct record *record = (const struct record *)entry;
+    if (entry > ADDRESS_EMPTY && !is_whole(record))
+        fatal_overflow(record->piece.address, record->asked_bytes, " bytes");
+}
+
+void raw_check_all(void)
+{
+    address_index_each(check_entry);
+}
+
+bool raw_ask_again(void *pointer, size_t bytes)
+{
+    struct record *record = record_at(pointer);
+    if (UNLIKELY(!is_whole(record)))
+        fatal_overflow(pointer, record->asked_bytes, " bytes");
+    if (bytes_to_map(bytes) != record->piece.bytes)
+        return false;
+    set_asked(record, bytes);
+    return true;
+}
+
 void *raw_malloc(size_t bytes, size_t alignment, size_t *dirty_bytes)
 {
     struct raw_piece piece;
     if (!obtain(bytes, alignment < GRANULE_BYTES ? GRANULE_BYTES : alignment, &piece))
         return NULL;
-    if (new_record(&piece) == NULL) {
-        raw_piece_unmap(&piece);
+    struct record *record = new_record(&piece);
+    if (record == NULL) {
+        give_back(&piece);
         return NULL;
     }
+    if (TARN_HARDENED)
+        set_asked(record, bytes);
     count_live(piece.bytes, 1);
     *dirty_bytes = piece.dirty_bytes;
     return piece.address;
@@ -351,17 +422,30 @@ size_t raw_bytes(const void *pointer)
     return record == NULL ? 0 : record->piece.bytes;
 }
 
+/* realloc moves what is below half of the threshold, leaves an eighth where it is, as a cut leaves what is
+ * too short to be kept; and beyond the safe number of mappings all are whole granules. */
+bool raw_fits(size_t block_bytes, size_t bytes)
+{
+    return bytes > settings.raw_threshold_bytes / 2 &&
+           (block_bytes - bytes <= bytes / 4 + PIECE_LEAST_BYTES || block_bytes % GRANULE_BYTES == 0);
+}
+
 bool raw_free(void *pointer)
 {
     struct record *record = record_at(pointer);
     if (record == NULL || !address_index_take(pointer, (uintptr_t)record))
         return false;
     count_live(-record->piece.bytes, (size_t)-1);
+    if (TARN_HARDENED && UNLIKELY(!is_whole(record)))
+        fatal_overflow(pointer, record->asked_bytes, " bytes");
     struct raw_piece piece = record->piece;
     lock_acquire(&raw_lock);
     give_record(record);
+    if (TARN_HARDENED)
+        raw_guard_retire(&piece);
     lock_release(&raw_lock);
-    keep_piece(&piece);
+    if (!TARN_HARDENED)
+        keep_piece(&piece);
     if (heap_self != &heap_none)
         tick_soon(heap_self); /* or the cache ages late, when the program grows idle */
     return true;

@@ -28,8 +28,25 @@
  * the first *dirty_bytes may hold anything but zeroes. NULL without memory; errno untouched. Any thread. */
 void *raw_malloc(size_t bytes, size_t alignment, size_t *dirty_bytes);
 
+/* What was asked for, of the raw block that begins here. The hardened build only, as are the
+ * next three. */
+size_t raw_asked_bytes(const void *pointer);
+
+/* The block's owner wants it to hold so many bytes; false where its pages are not as many as those need. */
+bool raw_ask_again(void *pointer, size_t bytes);
+
+/* Looks behind every block that is in use, while no other thread runs. */
+void raw_check_all(void);
+
+/* Whether a raw block that began here was freed not long ago. */
+bool raw_was_freed(const void *pointer);
+
 /* Usable bytes of the raw block that begins here, 0 when none does. */
 size_t raw_bytes(const void *pointer);
+
+/* Whether a raw block of `block_bytes` may be that of a program which asked for no more than `bytes`, at
+ * last. */
+bool raw_fits(size_t block_bytes, size_t bytes);
 
 /* False when no raw block begins here (any more). */
 bool raw_free(void *pointer);

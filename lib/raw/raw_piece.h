@@ -35,10 +35,12 @@ struct raw_piece {
     size_t bytes;
     size_t dirty_bytes;
     uint32_t parts;
-    uint32_t forks; /* that lay behind this process when the last part was mapped: see raw_piece_extend */
-    bool moved;     /* the last part holds moved pages: fresh ones behind it are a part of their own */
-    bool cut_begin; /* a cut inside a mapping made this beginning */
-    bool cut_end;   /* and this end */
+    uint32_t forks;   /* that lay behind this process when the last part was mapped: see raw_piece_extend */
+    bool moved;       /* the last part holds moved pages: fresh ones behind it are a part of their own */
+    bool cut_begin;   /* a cut inside a mapping made this beginning */
+    bool cut_end;     /* and this end */
+    bool guard_begin; /* an inaccessible page lies before it, and one behind: raw_guard */
+    bool guard_end;
     bool untouched; /* hardly a page was resident when its holder last looked: not worth moving */
     size_t part_end[PARTS_MOST];
 };

@@ -1,6 +1,6 @@
 /*
  * free_sized and free_aligned_sized of C23 with the right sizes: they free what malloc, calloc, realloc and
- * the aligned functions gave, and the memory comes back into use. (Wrong sizes are misuse: see tests/misuse.)
+ * the aligned functions gave, and the memory comes back into use. (Wrong sizes are misuse: see tests/abort.)
  */
 #include "../cmocka_headers.h"
 #include "../support.h"

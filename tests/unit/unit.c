@@ -162,6 +162,15 @@ bool page_is_mapped(const void *address)
     return mapped;
 }
 
+/* The kernel cannot read a file name there. */
+bool page_is_forbidden(const void *address)
+{
+    int saved_errno = errno;
+    bool unreadable = access(address, F_OK) != 0 && errno == EFAULT;
+    errno = saved_errno;
+    return unreadable && page_is_mapped(address);
+}
+
 bool page_is_resident(const void *address)
 {
     unsigned char resident;

@@ -88,6 +88,9 @@ void meet(struct meeting *meeting, unsigned count);
 bool page_is_mapped(const void *address);
 bool page_is_resident(const void *address);
 
+/* Mapped, but for nobody to read. */
+bool page_is_forbidden(const void *address);
+
 /* How many pages so many bytes are. */
 size_t pages_of(size_t bytes);
 

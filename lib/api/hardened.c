@@ -57,6 +57,12 @@ static void *from_raw(size_t bytes, size_t alignment)
     return raw_malloc(bytes, alignment, &dirty_bytes);
 }
 
+static size_t request_for(size_t bytes)
+{
+    size_t request = bytes + TRAILER_BYTES;
+    return request < TRAILER_REQUEST_LEAST ? TRAILER_REQUEST_LEAST : request;
+}
+
 static void *take(size_t bytes, size_t alignment)
 {
     if (bytes == 0 && alignment <= BLOCK_ALIGNMENT) {
@@ -66,15 +72,13 @@ static void *take(size_t bytes, size_t alignment)
     }
     if (bytes > PTRDIFF_MAX)
         return NULL;
-    size_t request = bytes + TRAILER_BYTES;
-    if (request < TRAILER_REQUEST_LEAST)
-        request = TRAILER_REQUEST_LEAST;
+    size_t request = request_for(bytes);
     if (alignment <= SLOT_BYTES && request <= settings.run_threshold_bytes) {
         request = class_aligned_request(request, alignment);
         if (request <= settings.run_threshold_bytes)
             return from_pool(request, bytes);
     }
-    return from_raw(bytes == 0 ? 1 : bytes, alignment);
+    return from_raw(bytes, alignment);
 }
 
 void *hardened_malloc(size_t bytes, size_t alignment)
@@ -189,12 +193,18 @@ void hardened_free(void *pointer, size_t bytes, const char *call)
 
 /* ---- realloc ---- */
 
-/* A block stays when the new size still fills half of it. */
+/* A block stays when the new size still fills half of it, or would get one like it. */
+static bool may_stay(size_t block_bytes, size_t bytes)
+{
+    return bytes <= block_bytes - TRAILER_BYTES &&
+           (bytes >= block_bytes / 2 || class_bytes(class_of_size(request_for(bytes))) == block_bytes);
+}
+
 static bool stays(void *pointer, struct live live, size_t bytes)
 {
     switch (live.kind) {
     case LIVE_POOL:
-        if (bytes > live.block_bytes - TRAILER_BYTES || bytes < live.block_bytes / 2)
+        if (!may_stay(live.block_bytes, bytes))
             return false;
         enter();
         trailer_write(pointer, live.block_bytes, bytes);

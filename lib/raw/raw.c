@@ -299,8 +299,9 @@ static bool make_room(void)
 
 static bool obtain_guarded(size_t bytes, size_t alignment, struct raw_piece *piece)
 {
-    return raw_guard_map(bytes_to_map(bytes), alignment, piece) ||
-           (make_room() && raw_guard_map(bytes_to_map(bytes), alignment, piece));
+    size_t mapped = bytes_to_map(bytes == 0 ? 1 : bytes);
+    return raw_guard_map(mapped, alignment, piece) ||
+           (make_room() && raw_guard_map(mapped, alignment, piece));
 }
 
 static bool obtain(size_t bytes, size_t alignment, struct raw_piece *piece)
@@ -350,17 +351,21 @@ static void give_back(const struct raw_piece *piece)
         raw_piece_unmap(piece);
 }
 
+/* Of the last page that the program may have touched; there may be more behind it. */
+static char *slack_end(const struct record *record)
+{
+    return record->piece.address + bits_align_up(record->asked_bytes, map_page_bytes());
+}
+
 static void set_asked(struct record *record, size_t bytes)
 {
-    char *end = record->piece.address + record->piece.bytes;
     record->asked_bytes = bytes;
-    trailer_fill_slack(record->piece.address + bytes, end);
+    trailer_fill_slack(record->piece.address + bytes, slack_end(record));
 }
 
 static bool is_whole(const struct record *record)
 {
-    const char *end = record->piece.address + record->piece.bytes;
-    return trailer_slack_is_whole(record->piece.address + record->asked_bytes, end);
+    return trailer_slack_is_whole(record->piece.address + record->asked_bytes, slack_end(record));
 }
 
 size_t raw_asked_bytes(const void *pointer)
@@ -515,6 +520,8 @@ size_t raw_drop_cache(void)
     struct raw_piece piece;
     for (;;) {
         lock_acquire(&raw_lock);
+        if (TARN_HARDENED)
+            bytes += raw_guard_drop();
         if (!take_older_and_unlock(UINT64_MAX - 1, &piece))
             return bytes;
         raw_piece_unmap(&piece);

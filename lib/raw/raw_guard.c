@@ -53,3 +53,16 @@ bool raw_guard_has(const void *address)
         has |= address != NULL && kept[i].address == address;
     return has;
 }
+
+size_t raw_guard_drop(void)
+{
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < RAW_GUARD_KEPT; i++) {
+        if (kept[i].address == NULL)
+            continue;
+        bytes += kept[i].bytes;
+        raw_guard_unmap(&kept[i]);
+        kept[i] = (struct raw_piece){.address = NULL};
+    }
+    return bytes;
+}

@@ -27,6 +27,10 @@ void raw_guard_retire(const struct raw_piece *piece);
 /* Whether a block that began here was freed not long ago. Under the raw lock. */
 bool raw_guard_has(const void *address);
 
+/* The addresses of all that are kept, too: in need, and on malloc_trim. Tells how many bytes of them. Under
+ * the raw lock. */
+size_t raw_guard_drop(void);
+
 /* The piece was never given out. */
 void raw_guard_unmap(const struct raw_piece *piece);
 

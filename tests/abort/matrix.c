@@ -246,6 +246,15 @@ static void free_aligned_sized_wrong(char *block)
     free_aligned_sized(block, (uintptr_t)block & -(uintptr_t)block << 1, opaque_size(size));
 }
 
+/* A block of no bytes. */
+static void touch_empty(char *block)
+{
+    char *empty = opaque(malloc(opaque_size(0)));
+    must(empty != NULL);
+    *(volatile char *)empty = *block;
+    free(empty);
+}
+
 #define KIND(name)                                                                                           \
     {                                                                                                        \
 #name, name                                                                                          \
@@ -283,6 +292,7 @@ static const struct {
     KIND(free_sized_1_less),
     KIND(free_sized_threefold),
     KIND(free_aligned_sized_wrong),
+    KIND(touch_empty),
 };
 
 /* What a program does that has not noticed. */

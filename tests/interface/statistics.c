@@ -18,6 +18,14 @@
 #include "../interface.h"
 
 #define TOTAL      (100 * MIB)
+
+/* What the hardened library keeps behind each block. */
+#ifdef TEST_HARDENED
+#define BEHIND_A_BLOCK sizeof(uint64_t)
+#else
+#define BEHIND_A_BLOCK 0
+#endif
+
 #define BLOCKS_MAX (TOTAL / KIB)
 
 static void *blocks[BLOCKS_MAX];
@@ -25,7 +33,7 @@ static void *blocks[BLOCKS_MAX];
 static void allocate_total(size_t size)
 {
     for (size_t i = 0; i < TOTAL / size; i++) {
-        blocks[i] = malloc(opaque_size(size));
+        blocks[i] = malloc(opaque_size(size - BEHIND_A_BLOCK));
         must(blocks[i] != NULL);
     }
 }

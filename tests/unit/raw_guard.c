@@ -54,6 +54,10 @@ static void freed_addresses_wait(void **state)
     }
     assert_false(raw_guard_has(NULL));
     assert_in_range(map_count() - before, RAW_GUARD_KEPT, 4 * RAW_GUARD_KEPT);
+    assert_true(raw_guard_drop() > RAW_GUARD_KEPT * page);
+    assert_int_equal(raw_guard_drop(), 0);
+    assert_int_equal(map_count(), before);
+    assert_false(page_is_mapped(pieces[2 * RAW_GUARD_KEPT - 1].address));
 }
 
 /* The kernel's limit counts for all mappings; here it is reached by saying so. */

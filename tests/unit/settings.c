@@ -52,6 +52,10 @@ static const struct good good[] = {
     {"TARN_HUGE_PAGES=system", FIELD(huge_pages), HUGE_PAGES_SYSTEM},
     {"TARN_HUGE_PAGES=raw", FIELD(huge_pages), HUGE_PAGES_RAW},
     {"TARN_HUGE_PAGES=always", FIELD(huge_pages), HUGE_PAGES_ALWAYS},
+    {"TARN_QUARANTINE=0", FIELD(quarantine_bytes), 0},
+    {"TARN_QUARANTINE=1G", FIELD(quarantine_bytes), 1 << 30},
+    {"TARN_EXIT_CHECK=0", FIELD(exit_check), false},
+    {"TARN_EXIT_CHECK=1", FIELD(exit_check), true},
     {"TARN_CHECK=1", FIELD(check), true},
     {"TARN_CHECK=0", FIELD(check), false},
     {"TARN_CHECK=on", FIELD(check), true},
@@ -92,6 +96,8 @@ static const char *const bad[][2] = {
      "a number with a unit such as 64M from 64.0 KiB to 512.0 KiB; the default is used"},
     {"TARN_RAW_THRESHOLD=524289",
      "a number with a unit such as 64M from 64.0 KiB to 512.0 KiB; the default is used"},
+    {"TARN_QUARANTINE=1025M",
+     "a number with a unit such as 64M from 0 bytes to 1.0 GiB; the default is used"},
     {"TARN_PURGE_DELAY=250", LIMITS_TIME},
     {"TARN_PURGE_DELAY=1h", LIMITS_TIME},
     {"TARN_PURGE_DELAY=86400001ms", LIMITS_TIME},
@@ -223,7 +229,8 @@ static void check_process(const char *const *environment, const char *expected)
 #define DEFAULTS_BEFORE_VERBOSE                                                                              \
     "TARN_DIRTY_LIMIT=4.0 MiB\nTARN_PURGE_DELAY=1000 ms\nTARN_RAW_CACHE=64.0 MiB\nTARN_RUN_THRESHOLD=32.0 "  \
     "KiB\n"                                                                                                  \
-    "TARN_RAW_THRESHOLD=512.0 KiB\nTARN_HUGE_PAGES=system\nTARN_CHECK=0\nTARN_STATS=0\n"
+    "TARN_RAW_THRESHOLD=512.0 KiB\nTARN_HUGE_PAGES=system\nTARN_QUARANTINE=512.0 "                           \
+    "KiB\nTARN_EXIT_CHECK=1\nTARN_CHECK=0\nTARN_STATS=0\n"
 
 static void without_variables_the_defaults_stand(void **state)
 {
@@ -243,6 +250,7 @@ static void variables_are_read_at_the_start(void **state)
     check_process(environment,
                   "TARN_DIRTY_LIMIT=4.0 MiB\nTARN_PURGE_DELAY=3000 ms\nTARN_RAW_CACHE=1.0 GiB\n"
                   "TARN_RUN_THRESHOLD=32.0 KiB\nTARN_RAW_THRESHOLD=100.0 KiB\nTARN_HUGE_PAGES=system\n"
+                  "TARN_QUARANTINE=512.0 KiB\nTARN_EXIT_CHECK=1\n"
                   "TARN_CHECK=1\nTARN_STATS=0\nTARN_VERBOSE=0\n");
 }
 

@@ -97,7 +97,7 @@ static const char *const bad[][2] = {
     {"TARN_RAW_THRESHOLD=524289",
      "a number with a unit such as 64M from 64.0 KiB to 512.0 KiB; the default is used"},
     {"TARN_QUARANTINE=1025M",
-     "a number with a unit such as 64M from 0 bytes to 1.0 GiB; the default is used"},
+     "a number with a unit such as 64M from 0 B to 1.0 GiB; the default is used"},
     {"TARN_PURGE_DELAY=250", LIMITS_TIME},
     {"TARN_PURGE_DELAY=1h", LIMITS_TIME},
     {"TARN_PURGE_DELAY=86400001ms", LIMITS_TIME},

@@ -69,6 +69,7 @@ static void do_damage(void *context)
 {
     const struct damage *damage = context;
     make(48);
+    memset(blocks[1], 0, 48);
     tarn_free(blocks[1] + damage->freed_at);
     if (damage->written >= 0)
         memset(blocks[1] + damage->written, 0x41, 8);

@@ -6,8 +6,10 @@
 #define UNIT_BYTES 16U
 #define UNITS      (GRANULE_BYTES / UNIT_BYTES)
 #define WORD_UNITS 64U
+#define TAKEN_MOST (UNITS / 4 * 3)
 
 static _Atomic uint64_t taken[UNITS / WORD_UNITS];
+static _Atomic uint32_t taken_units;
 static _Atomic uint32_t next_unit = 1;
 static _Atomic(char *) granule; /* set once */
 
@@ -40,12 +42,15 @@ void *empty_take(void)
     char *first = atomic_load_explicit(&granule, memory_order_acquire);
     if (first == NULL && (first = map_granule()) == NULL)
         return NULL;
-    for (uint32_t tries = 0; tries < UNITS; tries++) {
+    if (atomic_fetch_add_explicit(&taken_units, 1, memory_order_relaxed) >= TAKEN_MOST) {
+        atomic_fetch_sub_explicit(&taken_units, 1, memory_order_relaxed);
+        return NULL;
+    }
+    for (;;) {
         uint32_t unit = atomic_fetch_add_explicit(&next_unit, 1, memory_order_relaxed) % UNITS;
         if (unit != 0 && claim(unit))
             return first + (size_t)unit * UNIT_BYTES;
     }
-    return NULL;
 }
 
 static uint32_t unit_of(const void *address)
@@ -68,6 +73,9 @@ bool empty_is_taken(const void *address)
 bool empty_give(const void *address)
 {
     uint64_t bit = bit_of(address);
-    return (atomic_fetch_and_explicit(&taken[unit_of(address) / WORD_UNITS], ~bit, memory_order_release) &
-            bit) != 0;
+    _Atomic uint64_t *word = &taken[unit_of(address) / WORD_UNITS];
+    bool was_taken = (atomic_fetch_and_explicit(word, ~bit, memory_order_release) & bit) != 0;
+    if (was_taken)
+        atomic_fetch_sub_explicit(&taken_units, 1, memory_order_relaxed);
+    return was_taken;
 }

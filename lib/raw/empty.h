@@ -12,7 +12,7 @@
 
 #include <stdbool.h>
 
-/* NULL when all are in use, or without memory. */
+/* NULL when three quarters are in use (the search would be long), or without memory. */
 void *empty_take(void);
 
 /* For an address whose entry in the address index is ADDRESS_EMPTY: whether it is in use. */

@@ -55,9 +55,9 @@ static void they_cannot_be_touched(void **state)
     assert_true(empty_give(block));
 }
 
-#define ALL (GRANULE_BYTES / 16 - 1)
+#define ALL (GRANULE_BYTES / 16 / 4 * 3)
 
-static void when_all_are_taken_there_is_none(void **state)
+static void when_many_are_taken_there_is_none(void **state)
 {
     (void)state;
     char **blocks = malloc(ALL * sizeof *blocks);
@@ -68,7 +68,9 @@ static void when_all_are_taken_there_is_none(void **state)
     }
     assert_null(empty_take());
     assert_true(empty_give(blocks[12345]));
-    assert_ptr_equal(empty_take(), blocks[12345]);
+    blocks[12345] = empty_take();
+    assert_non_null(blocks[12345]);
+    assert_null(empty_take());
     for (size_t i = 0; i < ALL; i++)
         assert_true(empty_give(blocks[i]));
     free(blocks);
@@ -97,7 +99,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(addresses_are_different_and_known),
         cmocka_unit_test(they_cannot_be_touched),
-        cmocka_unit_test(when_all_are_taken_there_is_none),
+        cmocka_unit_test(when_many_are_taken_there_is_none),
         cmocka_unit_test(threads_get_different_ones),
     };
     return cmocka_run_group_tests_name("empty", tests, NULL, NULL);

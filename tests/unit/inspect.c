@@ -69,7 +69,8 @@ static void do_damage(void *context)
 {
     const struct damage *damage = context;
     make(48);
-    memset(blocks[1], 0, 48);
+    for (size_t i = 0; i < BLOCKS; i++)
+        memset(blocks[i], 0, 48);
     tarn_free(blocks[1] + damage->freed_at);
     if (damage->written >= 0)
         memset(blocks[1] + damage->written, 0x41, 8);
@@ -92,7 +93,7 @@ static void damage_is_found(void **state)
         {{8, -1, 100000}, invalid},
         {{0, 0, 100000}, written},
         {{0, 8, 100000}, written},
-        {{0, 0, 2}, ""},
+        {{0, 0, 0}, ""},
         {{0, -1, 100000}, ""},
     };
     static struct outcome outcome;

@@ -21,10 +21,11 @@ static _Atomic uint64_t *trailer_of(const void *block, size_t block_bytes)
 }
 
 /* The byte that comes first in memory is never 0. */
-static uint64_t word_for(const void *block, uint64_t slack)
+ALWAYS_INLINE uint64_t word_for(const void *block, uint64_t slack)
 {
     uint64_t code = secret_of((uintptr_t)block, SECRET_TRAILER) | 1;
-    uint64_t rest = secret_of((uintptr_t)block ^ slack, SECRET_TRAILER);
+    uint64_t factor = atomic_load_explicit(&secret_words[SECRET_LIST], memory_order_relaxed);
+    uint64_t rest = code + (slack + 1) * factor;
     return (code & FIRST_MASK) ^ slack << SLACK_SHIFT ^ (rest & REST_MASK);
 }
 

@@ -1,6 +1,6 @@
 /*
- * A stress program whose seed says what goes wrong: in one of eight seeds a block is spoiled, in one the program
- * does not end, in one a block is spoiled when TARN_CHECK is 1; in the others all is well.
+ * A stress program whose seed says what goes wrong: in one of eight seeds a block is spoiled, in one the
+ * program does not end, in one a block is spoiled when TARN_CHECK is 1; in the others all is well.
  */
 #include "../../stress/stress.h"
 

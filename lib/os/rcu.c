@@ -11,8 +11,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Inline read_lock and read_unlock: one load of liburcu's thread-local by initial-exec. */
-#define _LGPL_SOURCE
+/* Without _LGPL_SOURCE: its read_lock, a call that only walks make, stays in liburcu. In 0.13 the readers
+ * that it asks the compiler to align lie 32 bytes beside that, which must not become undefined behaviour of
+ * this file. */
 #include <urcu-bp.h>
 
 static struct reader *_Atomic readers;

@@ -57,4 +57,8 @@ static inline uintptr_t address_index_get(const void *address)
 /* Takes the entry away if it is still `entry`: of several callers one gets true. */
 bool address_index_take(const void *address, uintptr_t entry);
 
+/* Calls `each` for every entry but ADDRESS_NOTHING, with the beginning of its 4 MiB. What others change
+ * meanwhile may be seen or not. */
+void address_index_each(void (*each)(char *address, uintptr_t entry, void *context), void *context);
+
 #endif

@@ -451,6 +451,33 @@ struct raw_totals raw_totals(void)
     return totals;
 }
 
+/* What the address index leads to, counted. */
+struct indexed {
+    size_t bytes;
+    size_t blocks;
+    bool valid;
+};
+
+static void look_at_entry(char *address, uintptr_t entry, void *context)
+{
+    struct indexed *indexed = context;
+    const struct record *record = (const struct record *)entry;
+    if (entry == ADDRESS_ARENA)
+        return;
+    indexed->valid = indexed->valid && record->piece.address == address &&
+                     raw_piece_is_valid(&record->piece) && record->piece.dirty_bytes == record->piece.bytes;
+    indexed->bytes += record->piece.bytes;
+    indexed->blocks++;
+}
+
+bool raw_is_valid(void)
+{
+    struct indexed indexed = {.valid = true};
+    address_index_each(look_at_entry, &indexed);
+    return indexed.valid && indexed.bytes == atomic_load(&live_bytes) &&
+           indexed.blocks == atomic_load(&live_blocks) && raw_cache_is_valid();
+}
+
 void raw_before_fork(void)
 {
     lock_acquire(&raw_lock);

@@ -28,8 +28,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length);
 void __real__exit(int status) __attribute__((noreturn));
 void __wrap__exit(int status) __attribute__((noreturn));
 int __wrap_dprintf(int file, const char *format, ...);
-void *__real_mmap(void *address, size_t bytes, int protection, int flags, int file, off_t offset);
-void *__wrap_mmap(void *address, size_t bytes, int protection, int flags, int file, off_t offset);
+void *__real_mmap64(void *address, size_t bytes, int protection, int flags, int file, off_t offset);
+void *__wrap_mmap64(void *address, size_t bytes, int protection, int flags, int file, off_t offset);
 void *__wrap_mremap(void *address, size_t old_bytes, size_t new_bytes, int flags, ...);
 int __real_munmap(void *address, size_t bytes);
 int __wrap_munmap(void *address, size_t bytes);
@@ -72,9 +72,9 @@ int __wrap_dprintf(int to, const char *format, ...)
     return length;
 }
 
-void *__wrap_mmap(void *address, size_t bytes, int protection, int flags, int descriptor, off_t offset)
+void *__wrap_mmap64(void *address, size_t bytes, int protection, int flags, int descriptor, off_t offset)
 {
-    void *memory = __real_mmap(address, bytes, protection, flags, descriptor, offset);
+    void *memory = __real_mmap64(address, bytes, protection, flags, descriptor, offset);
     if (!reads || memory == MAP_FAILED)
         return memory;
     must(mapping_count < MAPPINGS_MOST);
@@ -192,7 +192,7 @@ static void read_trace(size_t length, uint32_t most_lanes)
     if (!is_refused)
         trace_read(&trace, path, most_lanes);
     reads = false;
-    must(mapped_bytes <= FIRST_ROOM + MAX_LANES + 1 + TABLES_FACTOR * length);
+    must(mapped_bytes >= FIRST_ROOM && mapped_bytes <= FIRST_ROOM + MAX_LANES + 1 + TABLES_FACTOR * length);
     if (!is_refused) {
         must(lines == 0);
         must_be_replayable(&trace);

@@ -1,6 +1,6 @@
 /*
  * Sequences of calls of the whole public interface, by several threads that begin and end, against a
- * reference model; every room is looked at whenever the threads have met.
+ * reference model; every room is looked at whenever no thread is in a call.
  *
  * The clock goes by the script: so purging, retiring, parking and ageing happen, and happen again when an
  * input is repeated. With `concurrent` scripts the threads' interleaving is the scheduler's: such an input is
@@ -101,20 +101,20 @@ static void perform(const struct step *step, unsigned number)
     }
 }
 
+static void must_be_valid(void)
+{
+    rooms_must_be_valid();
+    must(model_is_valid());
+}
+
 int LLVMFuzzerInitialize(int *count, char ***arguments)
 {
     (void)count;
     (void)arguments;
     nowhere = fopen("/dev/null", "w");
     must(nowhere != NULL);
-    workers_initialise(perform);
+    workers_initialise(perform, must_be_valid);
     return 0;
-}
-
-static void must_be_valid(void)
-{
-    rooms_must_be_valid();
-    must(model_is_valid());
 }
 
 static void run(const struct script *script)
@@ -124,7 +124,6 @@ static void run(const struct script *script)
         while (to < script->length && script->steps[to].operation != STEP_MEET)
             to++;
         workers_do(script, from, to);
-        must_be_valid();
         from = to + 1;
     }
 }

@@ -23,6 +23,7 @@ static struct worker workers[WORKERS];
 static sem_t done;
 static pthread_key_t late_key;
 static void (*perform_step)(const struct step *step, unsigned number);
+static void (*between_steps)(void);
 
 /* True at a step that ends the thread; `from` is then the one behind it. */
 static bool do_steps(struct worker *worker)
@@ -71,9 +72,10 @@ static void late(void *argument)
     sem_post(&done);
 }
 
-void workers_initialise(void (*perform)(const struct step *step, unsigned number))
+void workers_initialise(void (*perform)(const struct step *step, unsigned number), void (*between)(void))
 {
     perform_step = perform;
+    between_steps = between;
     must(pthread_key_create(&late_key, late) == 0);
     must(sem_init(&done, 0, 0) == 0);
     for (unsigned i = 0; i < WORKERS; i++) {
@@ -111,6 +113,7 @@ static void wait_for_all(unsigned count)
         must(pthread_join(workers[i].thread, NULL) == 0);
         workers[i].runs = false;
     }
+    between_steps();
 }
 
 static void do_at_once(const struct script *script, unsigned from, unsigned to)

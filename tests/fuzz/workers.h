@@ -9,8 +9,8 @@
 
 #include "script.h"
 
-/* Once, before the first script. */
-void workers_initialise(void (*perform)(const struct step *step, unsigned number));
+/* Once, before the first script. `between` is called whenever no worker is in a step. */
+void workers_initialise(void (*perform)(const struct step *step, unsigned number), void (*between)(void));
 
 /* Does the steps from … to - 1, and returns when they are done and threads that they end have ended. All
  * workers at once, or one after the other in the order of the steps. */

@@ -42,7 +42,7 @@ static void give(struct place *place)
 
 /* ---- contents ---- */
 
-#define WHOLE_BYTES 1024U /* that are all written; of the rest some words around the borders of pages */
+#define WHOLE_BYTES 256U /* that are all written; of the rest some words around the borders of pages */
 #define PAGE_BYTES  ((size_t)4096)
 #define WORD_BYTES  sizeof(uint64_t)
 

@@ -70,7 +70,9 @@ static size_t take_size(struct reader_of_bytes *bytes)
         return take_border(bytes);
     case 4: /* runs */
         return 32768 + (size_t)take_two(bytes) * 8;
-    case 5: /* raw blocks */
+    case 5: /* raw blocks; some fill their granules, so that what is cut off them begins one */
+        if (way / 8 % 4 == 0)
+            return (size_t)(1 + take_byte(bytes) % 4) << 22;
         return 524288 + (size_t)take_two(bytes) * 64;
     case 6:
         return (size_t)take_byte(bytes) << way / 8 % 16;

@@ -53,14 +53,15 @@ bool address_index_take(const void *address, uintptr_t entry)
                                                    memory_order_relaxed);
 }
 
-void address_index_each(void (*each)(uintptr_t entry))
+void address_index_each(void (*each)(char *address, uintptr_t entry, void *context), void *context)
 {
-    for (uintptr_t number = 0; number < ADDRESS_ROOT_COUNT; number++) {
-        _Atomic uintptr_t *leaf = address_index_leaf(number << ADDRESS_LEAF_LOG2);
-        for (uint32_t i = 0; leaf != NULL && i < ADDRESS_LEAF_COUNT; i++) {
+    for (uintptr_t root = 0; root < ADDRESS_ROOT_COUNT; root++) {
+        uintptr_t first = root << ADDRESS_LEAF_LOG2;
+        entry_word *leaf = address_index_leaf(first);
+        for (uintptr_t i = 0; leaf != NULL && i < ADDRESS_LEAF_COUNT; i++) {
             uintptr_t entry = atomic_load_explicit(&leaf[i], memory_order_acquire);
             if (entry != ADDRESS_NOTHING)
-                each(entry);
+                each((char *)((first + i) << GRANULE_LOG2), entry, context);
         }
     }
 }

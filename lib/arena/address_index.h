@@ -55,10 +55,11 @@ static inline uintptr_t address_index_get(const void *address)
     return atomic_load_explicit(&leaf[granule % ADDRESS_LEAF_COUNT], memory_order_acquire);
 }
 
-/* Calls `each` for every entry that is not ADDRESS_NOTHING. */
-void address_index_each(void (*each)(uintptr_t entry));
-
 /* Takes the entry away if it is still `entry`: of several callers one gets true. */
 bool address_index_take(const void *address, uintptr_t entry);
+
+/* Calls `each` for every entry but ADDRESS_NOTHING, with the beginning of its 4 MiB. What others change
+ * meanwhile may be seen or not. */
+void address_index_each(void (*each)(char *address, uintptr_t entry, void *context), void *context);
 
 #endif

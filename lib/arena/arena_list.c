@@ -365,14 +365,39 @@ void arena_list_after_fork_child(void)
     }
 }
 
+static bool is_listed_right(struct arena *arena, uint32_t number)
+{
+    uint32_t bucket = atomic_load(&arena->bucket);
+    uint32_t buckets = bucket == BUCKET_NONE ? 0 : 1U << bucket;
+    return arena->number == number && arena_is_valid(arena) && bucket == bucket_by_bitmap(arena) &&
+           summary_buckets_of(&summary, number) == buckets &&
+           atomic_load(&arena->publishing) == PUBLISHING_NOBODY && address_index_get(arena) == ADDRESS_ARENA;
+}
+
+static uint32_t count_dirty(const struct arena *arena)
+{
+    uint32_t count = 0;
+    for (uint32_t word = 0; word < ARENA_WORDS; word++)
+        count += bits_count(atomic_load(&arena->dirty[word]));
+    return count;
+}
+
 bool arena_list_is_valid(void)
 {
+    struct ledger counted = {0, 0};
     for (uint32_t number = 0; number < arena_list_bound(); number++) {
         struct arena *arena = arena_list_get(number);
-        if (arena == NULL)
+        if (arena == NULL) {
+            if (summary_buckets_of(&summary, number) != 0)
+                return false;
             continue;
-        if (!arena_is_valid(arena) || atomic_load(&arena->bucket) != bucket_by_bitmap(arena))
+        }
+        if (!is_listed_right(arena, number))
             return false;
+        counted.held_slots += ARENA_USABLE_SLOTS - arena_free_slots(arena);
+        counted.dirty_slots += count_dirty(arena);
     }
-    return true;
+    struct ledger ledger = arena_list_ledger();
+    return summary_is_valid(&summary, arena_list_bound()) && counted.held_slots == ledger.held_slots &&
+           counted.dirty_slots == ledger.dirty_slots;
 }

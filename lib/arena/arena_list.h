@@ -73,6 +73,7 @@ void arena_list_after_fork_child(void);
 /* The same for one arena that is not listed. */
 void arena_list_forget_publisher(struct arena *arena);
 
+/* The invariant above, and that the ledger is right. Only when nobody is inside. */
 bool arena_list_is_valid(void);
 
 #endif

@@ -345,3 +345,18 @@ void housekeeper_after_fork_child(void)
     for (struct arena *arena = in_grace; arena != NULL; arena = arena->next_retired)
         arena_list_forget_publisher(arena);
 }
+
+static bool are_retired(struct arena *list)
+{
+    for (struct arena *arena = list; arena != NULL; arena = arena->next_retired)
+        if (!arena_is_valid(arena) || arena_free_slots(arena) != 0 || !is_clean(arena) ||
+            address_index_get(arena) != ADDRESS_NOTHING || arena_list_get(arena->number) != NULL)
+            return false;
+    return true;
+}
+
+bool housekeeper_is_valid(void)
+{
+    bool any = retired != NULL || in_grace != NULL;
+    return atomic_load(&revivable) == any && are_retired(retired) && are_retired(in_grace);
+}

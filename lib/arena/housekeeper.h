@@ -59,4 +59,8 @@ void housekeeper_after_fork(void);
 /* In the child, with the lock still held. */
 void housekeeper_after_fork_child(void);
 
+/* Retired arenas are held wholly, clean and off the list, and `revivable` tells whether there are any. Only
+ * when nobody is inside. */
+bool housekeeper_is_valid(void);
+
 #endif

@@ -3,8 +3,6 @@
 #include "base/bits.h"
 #include "base/counters.h"
 
-#include <stdbool.h>
-
 static void set_bit(_Atomic uint64_t *word, uint32_t bit)
 {
     if ((atomic_load_explicit(word, memory_order_seq_cst) >> bit & 1) != 0)
@@ -94,4 +92,31 @@ uint32_t summary_find(struct summary *summary, uint32_t buckets, uint32_t *bucke
             return member;
     }
     return SUMMARY_NONE;
+}
+
+uint32_t summary_buckets_of(struct summary *summary, uint32_t member)
+{
+    uint32_t buckets = 0;
+    for (unsigned bucket = 0; bucket < SUMMARY_BUCKETS; bucket++)
+        if ((atomic_load(&summary->leaf[member / 64][bucket]) >> member % 64 & 1) != 0)
+            buckets |= 1U << bucket;
+    return buckets;
+}
+
+/* Whether the bit stands where the word below holds something. */
+static bool is_known_above(const _Atomic uint64_t *word, const _Atomic uint64_t *above, uint32_t bit)
+{
+    return is_empty(word) || (atomic_load(above) >> bit & 1) != 0;
+}
+
+bool summary_is_valid(struct summary *summary, uint32_t bound)
+{
+    uint32_t leaves = (bound + 63) / 64;
+    for (unsigned bucket = 0; bucket < SUMMARY_BUCKETS; bucket++)
+        for (uint32_t leaf = 0; leaf < leaves; leaf++)
+            if (!is_known_above(&summary->leaf[leaf][bucket], &summary->middle[leaf / 64][bucket],
+                                leaf % 64) ||
+                !is_known_above(&summary->middle[leaf / 64][bucket], &summary->root[bucket], leaf / 64))
+                return false;
+    return true;
 }

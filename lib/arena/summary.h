@@ -19,6 +19,7 @@
 #define TARN_ARENA_SUMMARY_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #define SUMMARY_BUCKETS 16U
@@ -38,5 +39,11 @@ void summary_remove(struct summary *summary, unsigned bucket, uint32_t member);
 /* The lowest member of the lowest bucket that has one, of those whose bit is set in `buckets`; or
  * SUMMARY_NONE. */
 uint32_t summary_find(struct summary *summary, uint32_t buckets, uint32_t *bucket);
+
+/* The buckets that have the member, as bits. */
+uint32_t summary_buckets_of(struct summary *summary, uint32_t member);
+
+/* The invariant above, where all members are below `bound`. Only when nobody is inside. */
+bool summary_is_valid(struct summary *summary, uint32_t bound);
 
 #endif

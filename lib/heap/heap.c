@@ -405,11 +405,24 @@ static bool bin_is_valid(struct heap *heap, uint32_t class)
     return bin->last == before && (!heap->mixed || bin->current == (struct pool *)&heap->foreign[class]);
 }
 
+static uint32_t queued_empty_slots(const struct bin *bin)
+{
+    uint32_t slots = 0;
+    for (const struct pool *pool = bin->first; pool != NULL; pool = pool->next)
+        slots += pool_used(pool) == 0 ? pool->slots : 0;
+    return slots;
+}
+
 bool heap_is_valid(struct heap *heap)
 {
-    for (uint32_t class = 0; class < CLASS_COUNT; ++class)
+    uint32_t empty_slots = 0;
+    for (uint32_t class = 0; class < CLASS_COUNT; ++class) {
         if (!bin_is_valid(heap, class))
             return false;
+        empty_slots += queued_empty_slots(&heap->bins[class]);
+    }
+    if (empty_slots != heap->empty_slots)
+        return false;
     for (size_t i = 0; i < DIRECT_ENTRIES; i++)
         if (heap->direct[i] != heap->bins[class_of_size(i == 0 ? 1 : i * BLOCK_ALIGNMENT)].current)
             return false;

@@ -300,3 +300,54 @@ bool mailbox_drain(struct heap *heap)
     }
     return true;
 }
+
+/* ---- the invariants ---- */
+
+/* The class of the block's pool, if one begins there. */
+static bool class_of_block(const struct block *block, uint32_t *class)
+{
+    uint64_t word = word_of_block(block);
+    return pool_word_has_block(block, word, class) && pool_is_block(pool_of_word(block, word), block);
+}
+
+static bool list_is_valid(const struct foreign *foreign, uint32_t class, size_t *bytes)
+{
+    size_t most = ((size_t)1 << 40) / foreign->block_bytes; /* a ring would have no end */
+    for (const struct block *block = foreign->free; block != &pool_end; block = block_next(block)) {
+        uint32_t found;
+        if ((const void *)block_canary(block) != foreign || !class_of_block(block, &found) || found != class ||
+            most-- == 0)
+            return false;
+        *bytes += foreign->block_bytes;
+    }
+    *bytes += (size_t)owned_read(&foreign->taken) * foreign->block_bytes;
+    return true;
+}
+
+/* The ring of blocks of one pool, of which the first may have an owner of its own by now. */
+static bool message_is_valid(const struct block *last)
+{
+    struct pool *pool = pool_of_word(last, word_of_block(last));
+    uint32_t blocks = message_blocks(last);
+    uint32_t class;
+    const struct block *block = block_next(last);
+    for (uint32_t i = 1; i < blocks; i++, block = block_next(block))
+        if (block == last || block_canary(block) != pool || !class_of_block(block, &class))
+            return false;
+    return block == last && mailbox_is_message(last) && class_of_block(last, &class) &&
+           pool_used(pool) >= blocks;
+}
+
+bool mailbox_is_valid(struct heap *heap)
+{
+    size_t bytes = 0;
+    for (uint32_t class = 0; class < CLASS_COUNT; ++class)
+        if (!list_is_valid(&heap->foreign[class], class, &bytes))
+            return false;
+    /* acquire: as in mailbox_drain */
+    const struct block *message = atomic_load_explicit(&heap->inbox, memory_order_acquire);
+    for (; message != NULL; message = message_next(message))
+        if (!message_is_valid(message))
+            return false;
+    return bytes == heap->foreign_bytes;
+}

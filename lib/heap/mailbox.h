@@ -63,4 +63,8 @@ bool mailbox_is_message(const struct block *last);
 /* Whether something waits in the inbox. Any thread. */
 bool mailbox_is_waiting(struct heap *heap);
 
+/* The lists and messages are what is said above, of blocks that count as used, and foreign_bytes is what they
+ * hold and malloc took. Only while nobody else frees. */
+bool mailbox_is_valid(struct heap *heap);
+
 #endif

@@ -243,3 +243,18 @@ bool park_harvest(struct heap *heap, uint32_t class)
     atomic_store_explicit(&harvest_cursor, from, memory_order_relaxed);
     return gained;
 }
+
+bool park_is_valid(void)
+{
+    for (uint32_t number = 0; number < park_bound(); number++) {
+        const struct heap *heap = park_heap(number);
+        if (heap == NULL || heap->number != number || !park_is_heap(heap))
+            return false;
+        if (park_is_parked(number) && heap->reader != &heap->own_reader)
+            return false;
+    }
+    for (uint32_t number = park_bound(); number % 64 != 0; number++)
+        if (park_is_parked(number))
+            return false;
+    return true;
+}

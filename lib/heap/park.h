@@ -43,4 +43,8 @@ bool park_is_parked(uint32_t number);
 /* Whether a heap of the table begins at this address. */
 bool park_is_heap(const void *address);
 
+/* Every number below the bound has its heap, and only such are parked, each with its own reader. Only when
+ * nobody is inside. */
+bool park_is_valid(void);
+
 #endif

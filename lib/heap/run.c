@@ -113,3 +113,22 @@ bool run_resize(struct heap *heap, void *pointer, size_t bytes)
         shrink(heap, pointer, first, have, want);
     return true;
 }
+
+static bool is_kept_right(const struct kept_run *kept)
+{
+    if (kept->run == NULL)
+        return kept->slots == 0;
+    struct span span = span_at(kept->run, arena_slot_of(kept->run), kept->slots);
+    return run_word_at(kept->run) == 0 && (atomic_load(&span.arena->free[span.word]) & span.mask) == 0;
+}
+
+bool run_is_valid(const struct heap *heap)
+{
+    uint32_t slots = 0;
+    for (uint32_t i = 0; i < RUNS_KEPT; i++) {
+        if (!is_kept_right(&heap->runs[i]))
+            return false;
+        slots += heap->runs[i].slots;
+    }
+    return slots == heap->run_slots && slots <= RUN_SLOTS_KEPT;
+}

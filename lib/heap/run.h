@@ -92,4 +92,7 @@ void run_flush(struct heap *heap);
  * free. False, and nothing changed, where it cannot. Only by the block's owner in the program. */
 bool run_resize(struct heap *heap, void *pointer, size_t bytes);
 
+/* Kept runs are held and in nobody's slot map, and run_slots is their number of slots. */
+bool run_is_valid(const struct heap *heap);
+
 #endif

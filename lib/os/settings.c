@@ -185,14 +185,26 @@ static void show_expected(struct text *line, const struct setting *setting)
     show_limit(line, setting->kind, setting->most);
 }
 
+#define SHOWN_BYTES_MOST 40U
+
+/* The beginning of what stood in the environment. What would not stay within the line is shown as a question
+ * mark. */
+static void show_given(struct text *line, const char *given, size_t length)
+{
+    char shown[SHOWN_BYTES_MOST + 1] = {0};
+    strncpy(shown, given, length < SHOWN_BYTES_MOST ? length : SHOWN_BYTES_MOST);
+    for (char *one = shown; *one != '\0'; one++)
+        if ((unsigned char)*one < ' ' || *one == 0x7f)
+            *one = '?';
+    text_string(line, shown);
+}
+
 static void warn_value(const struct setting *setting, const char *text)
 {
     struct text line = {0};
     text_string(&line, setting->name);
     text_string(&line, "=");
-    char shown[41] = {0};
-    strncpy(shown, text, sizeof shown - 1);
-    text_string(&line, shown);
+    show_given(&line, text, SHOWN_BYTES_MOST);
     text_string(&line, " is not understood");
     show_expected(&line, setting);
     text_string(&line, "; the default is used");
@@ -203,10 +215,8 @@ static void warn_value(const struct setting *setting, const char *text)
 static void warn_name(const char *assignment, size_t length)
 {
     struct text line = {0};
-    char shown[41] = {0};
-    strncpy(shown, assignment, length < sizeof shown - 1 ? length : sizeof shown - 1);
     text_string(&line, "there is no setting ");
-    text_string(&line, shown);
+    show_given(&line, assignment, length);
     text_string(&line, "; it is ignored");
     if (settings.verbosity > 0)
         warning_line(&line);

@@ -381,8 +381,10 @@ bool raw_was_freed(const void *pointer)
     return was;
 }
 
-static void check_entry(uintptr_t entry)
+static void check_entry(char *address, uintptr_t entry, void *context)
 {
+    (void)address;
+    (void)context;
     const struct record *record = (const struct record *)entry;
     if (entry > ADDRESS_EMPTY && !is_whole(record))
         fatal_overflow(record->piece.address, record->asked_bytes, " bytes");
@@ -390,7 +392,7 @@ static void check_entry(uintptr_t entry)
 
 void raw_check_all(void)
 {
-    address_index_each(check_entry);
+    address_index_each(check_entry, NULL);
 }
 
 bool raw_ask_again(void *pointer, size_t bytes)
@@ -540,6 +542,33 @@ struct raw_totals raw_totals(void)
     };
     lock_release(&raw_lock);
     return totals;
+}
+
+/* What the address index leads to, counted. */
+struct indexed {
+    size_t bytes;
+    size_t blocks;
+    bool valid;
+};
+
+static void look_at_entry(char *address, uintptr_t entry, void *context)
+{
+    struct indexed *indexed = context;
+    const struct record *record = (const struct record *)entry;
+    if (entry <= ADDRESS_EMPTY)
+        return;
+    indexed->valid = indexed->valid && record->piece.address == address &&
+                     raw_piece_is_valid(&record->piece) && record->piece.dirty_bytes == record->piece.bytes;
+    indexed->bytes += record->piece.bytes;
+    indexed->blocks++;
+}
+
+bool raw_is_valid(void)
+{
+    struct indexed indexed = {.valid = true};
+    address_index_each(look_at_entry, &indexed);
+    return indexed.valid && indexed.bytes == atomic_load(&live_bytes) &&
+           indexed.blocks == atomic_load(&live_blocks) && raw_cache_is_valid();
 }
 
 void raw_before_fork(void)

@@ -183,3 +183,28 @@ bool raw_cache_take_older(uint64_t then_ms, struct raw_piece *piece)
 {
     return count > 0 && entries[0].put_ms <= then_ms && take_found(0, piece);
 }
+
+static bool lie_apart(const struct raw_piece *one, const struct raw_piece *other)
+{
+    return one->address + one->bytes <= other->address || other->address + other->bytes <= one->address;
+}
+
+static bool entry_is_valid(size_t index)
+{
+    const struct raw_piece *piece = &entries[index].piece;
+    for (size_t i = 0; i < index; i++)
+        if (!lie_apart(piece, &entries[i].piece))
+            return false;
+    return raw_piece_is_valid(piece);
+}
+
+bool raw_cache_is_valid(void)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (!entry_is_valid(i))
+            return false;
+        bytes += entries[i].piece.bytes;
+    }
+    return bytes == total_bytes && count <= RAW_CACHE_PIECES;
+}

@@ -51,4 +51,7 @@ bool raw_cache_take_older(uint64_t then_ms, struct raw_piece *piece);
 size_t raw_cache_bytes(void);
 size_t raw_cache_count(void);
 
+/* The pieces are valid, none lies in another, and they are as many bytes as counted. */
+bool raw_cache_is_valid(void);
+
 #endif

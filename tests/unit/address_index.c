@@ -182,6 +182,40 @@ static void without_memory_for_a_leaf(void **state)
     child_must_succeed(set_without_memory, at(FIRST_UNUSED + (UINT64_C(1) << 47)));
 }
 
+struct seen {
+    char *addresses[8];
+    uintptr_t entries[8];
+    unsigned count;
+};
+
+/* Where the program runs on Tarn, it has entries of its own. */
+static void note_unused(char *address, uintptr_t entry, void *context)
+{
+    struct seen *seen = context;
+    if ((uintptr_t)address < FIRST_UNUSED || (uintptr_t)address >= 2 * FIRST_UNUSED)
+        return;
+    must(seen->count < 8);
+    seen->addresses[seen->count] = address;
+    seen->entries[seen->count++] = entry;
+}
+
+static void each_entry_is_told_once(void **state)
+{
+    (void)state;
+    struct seen seen = {.count = 0};
+    assert_true(address_index_set(at(FIRST_UNUSED), 0x1230));
+    assert_true(address_index_set(at(FIRST_UNUSED + LEAF_BYTES - 1), ADDRESS_ARENA));
+    assert_true(address_index_set(at(FIRST_UNUSED + 5 * LEAF_BYTES + 77), 0x4560));
+    address_index_each(note_unused, &seen);
+    assert_int_equal(seen.count, 3);
+    assert_ptr_equal(seen.addresses[0], at(FIRST_UNUSED));
+    assert_ptr_equal(seen.addresses[1], at(FIRST_UNUSED + LEAF_BYTES - GRANULE_BYTES));
+    assert_ptr_equal(seen.addresses[2], at(FIRST_UNUSED + 5 * LEAF_BYTES));
+    assert_true(seen.entries[0] == 0x1230 && seen.entries[1] == ADDRESS_ARENA && seen.entries[2] == 0x4560);
+    for (unsigned i = 0; i < seen.count; i++)
+        assert_true(address_index_set(seen.addresses[i], ADDRESS_NOTHING));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -189,6 +223,7 @@ int main(void)
         cmocka_unit_test(an_entry_speaks_of_its_granule_alone),
         cmocka_unit_test(nothing_is_kept_beyond_48_bits),
         cmocka_unit_test(a_take_wants_the_right_entry),
+        cmocka_unit_test(each_entry_is_told_once),
         cmocka_unit_test(of_many_takers_one_gets_it),
         cmocka_unit_test(leaves_made_at_once_lose_nothing),
         cmocka_unit_test(without_memory_for_a_leaf),

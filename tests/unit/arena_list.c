@@ -456,6 +456,25 @@ static void threads_claim_and_release_at_once(void **state)
     assert_int_equal(arena_list_ledger().dirty_slots, 0);
 }
 
+static void what_is_wrong_is_seen(void **state)
+{
+    (void)state;
+    struct arena *arena = arena_with(0xff00, 0, 0, 0);
+    uint32_t bucket = atomic_load(&arena->bucket);
+    assert_true(arena_list_is_valid());
+    atomic_fetch_or(&arena->dirty[0],
+                    arena->free[0] & -arena->free[0]); /* dirt that the ledger does not know */
+    assert_false(arena_list_is_valid());
+    atomic_store(&arena->dirty[0], 0);
+    atomic_store(&arena->bucket, bucket + 1); /* not where its number is, nor what its bitmap says */
+    assert_false(arena_list_is_valid());
+    atomic_store(&arena->bucket, bucket);
+    assert_true(address_index_set(arena, ADDRESS_NOTHING)); /* a listed arena that is not ours */
+    assert_false(arena_list_is_valid());
+    assert_true(address_index_set(arena, ADDRESS_ARENA));
+    assert_true(arena_list_is_valid());
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, take_what_is_free, release_all)
 
 int main(void)
@@ -467,7 +486,7 @@ int main(void)
         TEST(extending_takes_all_or_nothing),       TEST(the_housekeeper_holds_what_is_free),
         TEST(an_arena_goes_and_comes_back),         TEST(an_arena_goes_for_good),
         TEST(without_memory_for_an_arena),          TEST(a_fork_repairs_what_was_half_done),
-        TEST(threads_claim_and_release_at_once),
+        TEST(threads_claim_and_release_at_once),    TEST(what_is_wrong_is_seen),
     };
     return cmocka_run_group_tests(tests, begin, NULL);
 }

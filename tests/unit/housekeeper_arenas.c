@@ -74,6 +74,27 @@ static void retired_arenas_come_back(void **state)
     assert_true(arena_list_is_valid());
 }
 
+static void what_is_wrong_with_retired_arenas_is_seen(void **state)
+{
+    (void)state;
+    struct arena *arenas[2] = {empty_arena(), empty_arena()};
+    reader_enter(&housekeeping_section);
+    tick();
+    struct arena *retired = arena_list_get(arenas[0]->number) == NULL ? arenas[0] : arenas[1];
+    assert_true(housekeeper_is_valid());
+    atomic_store(&retired->dirty[2], 1);
+    assert_false(housekeeper_is_valid());
+    atomic_store(&retired->dirty[2], 0);
+    atomic_store(&retired->free[2], 1); /* somebody has given a slot back */
+    assert_false(housekeeper_is_valid());
+    atomic_store(&retired->free[2], 0);
+    assert_true(address_index_set(retired, ADDRESS_ARENA)); /* it would still be taken for ours */
+    assert_false(housekeeper_is_valid());
+    assert_true(address_index_set(retired, ADDRESS_NOTHING));
+    assert_true(housekeeper_is_valid());
+    reader_leave(&housekeeping_section);
+}
+
 static void only_empty_and_clean_arenas_go(void **state)
 {
     (void)state;
@@ -279,6 +300,7 @@ int main(void)
         TEST(empty_arenas_go_all_but_one),
         TEST(an_open_section_keeps_addresses_alive),
         TEST(retired_arenas_come_back),
+        TEST(what_is_wrong_with_retired_arenas_is_seen),
         TEST(only_empty_and_clean_arenas_go),
         TEST(trim_gives_back_what_is_free),
         TEST(trim_keeps_what_it_is_asked_to),

@@ -581,6 +581,59 @@ static void threads_lose_nothing(void **state)
     }
 }
 
+/* ---- the check itself ---- */
+
+static void what_is_wrong_on_a_list_is_seen(void **state)
+{
+    (void)state;
+    struct block *a = take(owner, 100);
+    struct block *b = take(owner, 100);
+    struct foreign *foreign = &freer->foreign[class_of_size(100)];
+    send(freer, a);
+    send(freer, b);
+    assert_ptr_equal(take(freer, 100), b);
+    assert_true(mailbox_is_valid(freer) && mailbox_is_valid(owner));
+    freer->foreign_bytes -= 16;
+    assert_false(mailbox_is_valid(freer));
+    freer->foreign_bytes += 16;
+    a->canary = NULL;
+    assert_false(mailbox_is_valid(freer));
+    a->canary = (const struct pool *)foreign;
+    foreign->free = (struct block *)(void *)((char *)a + 16); /* where none begins */
+    *foreign->free = *a;
+    assert_false(mailbox_is_valid(freer));
+    foreign->free = a;
+    a->next = a; /* a list without an end */
+    assert_false(mailbox_is_valid(freer));
+    a->next = &pool_end;
+    assert_true(mailbox_is_valid(freer));
+    send(freer, b);
+}
+
+static void what_is_wrong_in_an_inbox_is_seen(void **state)
+{
+    (void)state;
+    struct block *a = take(owner, 100);
+    struct block *b = take(owner, 100);
+    send(freer, a);
+    send(freer, b);
+    mailbox_flush(freer);
+    struct block *last = atomic_load(&owner->inbox);
+    struct block *first = last->next;
+    assert_true(mailbox_is_valid(owner) && first != last && first->next == last);
+    const struct pool *pool = first->canary;
+    first->canary = NULL;
+    assert_false(mailbox_is_valid(owner));
+    first->canary = pool;
+    first->next = first; /* the ring is not closed */
+    assert_false(mailbox_is_valid(owner));
+    first->next = last;
+    last->next = last; /* one block short */
+    assert_false(mailbox_is_valid(owner));
+    last->next = first;
+    assert_true(mailbox_is_valid(owner) && mailbox_drain(owner));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, take_heaps, leave_heaps)
 
 int main(void)
@@ -603,6 +656,8 @@ int main(void)
         TEST(what_became_ones_own),
         TEST(written_to_while_on_the_list),
         TEST(spoilt_on_the_way),
+        TEST(what_is_wrong_on_a_list_is_seen),
+        TEST(what_is_wrong_in_an_inbox_is_seen),
         TEST(threads_lose_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

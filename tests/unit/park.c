@@ -393,6 +393,21 @@ static void threads_never_share_a_heap(void **state)
     }
 }
 
+static void what_is_wrong_is_seen(void **state)
+{
+    (void)state;
+    struct heap *one = take();
+    leave(one);
+    assert_true(park_is_valid());
+    one->reader = heap->reader; /* lent, and not given back */
+    assert_false(park_is_valid());
+    one->reader = &one->own_reader;
+    one->number++;
+    assert_false(park_is_valid());
+    one->number--;
+    assert_true(park_is_valid());
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, take_all, leave_all)
 
 int main(void)
@@ -409,6 +424,7 @@ int main(void)
         TEST(harvest_adopts_a_pool),
         TEST(harvest_finds_a_heap_every_time),
         TEST(harvest_gains_slots_and_blocks),
+        TEST(what_is_wrong_is_seen),
         TEST(without_memory),
         TEST(threads_never_share_a_heap),
     };

@@ -692,6 +692,21 @@ static void small_blocks_are_small(void **state)
     raw_drop_cache();
 }
 
+static void what_is_wrong_is_seen(void)
+{
+    char *block = take(MIB, 0);
+    char *other = take(MIB, 0);
+    must(raw_is_valid());
+    uintptr_t entry = address_index_get(block);
+    must(address_index_set(block, address_index_get(other))); /* two entries of one record */
+    must(!raw_is_valid());
+    must(address_index_set(block, ADDRESS_NOTHING)); /* a block that nobody finds */
+    must(!raw_is_valid());
+    must(address_index_set(block, entry));
+    must(raw_is_valid());
+    must(raw_free(block) && raw_is_valid() && raw_free(other) && raw_is_valid());
+}
+
 #define IN_CHILD(name)                                                                                       \
     static void name##_in_child(void **state)                                                                \
     {                                                                                                        \
@@ -719,6 +734,7 @@ IN_CHILD(with_little_memory)
 IN_CHILD(the_cache_goes_in_need)
 IN_CHILD(the_cache_is_bounded)
 IN_CHILD(the_cache_ages)
+IN_CHILD(what_is_wrong_is_seen)
 IN_CHILD(any_order)
 
 int main(void)
@@ -744,6 +760,7 @@ int main(void)
         cmocka_unit_test(the_cache_goes_in_need_in_child),
         cmocka_unit_test(the_cache_is_bounded_in_child),
         cmocka_unit_test(the_cache_ages_in_child),
+        cmocka_unit_test(what_is_wrong_is_seen_in_child),
         cmocka_unit_test(any_order_in_child),
         cmocka_unit_test(of_many_frees_one_wins),
         cmocka_unit_test(small_blocks_are_small),

@@ -676,6 +676,23 @@ static void anything_after_anything(void **state)
     take_all();
 }
 
+static void what_is_wrong_is_seen(void **state)
+{
+    (void)state;
+    uintptr_t begin = 16 * GRANULE_BYTES;
+    struct raw_piece piece = make_piece(begin, 4 * UNIT);
+    assert_true(raw_cache_put(&piece, 1, NO_LIMIT) && raw_cache_is_valid());
+    struct raw_piece inside = make_piece(begin + UNIT, 2 * UNIT);
+    assert_true(raw_cache_put(&inside, 2, NO_LIMIT));
+    assert_false(raw_cache_is_valid());
+    assert_true(raw_cache_take_at(inside.address, &inside) && raw_cache_is_valid());
+    struct raw_piece torn = make_piece(begin + 32 * UNIT, 4 * UNIT);
+    torn.dirty_bytes = torn.bytes + 1;
+    assert_true(raw_cache_put(&torn, 3, NO_LIMIT));
+    assert_false(raw_cache_is_valid());
+    assert_true(raw_cache_take_at(torn.address, &torn) && raw_cache_is_valid());
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -691,6 +708,7 @@ int main(void)
         cmocka_unit_test_setup(pages_are_taken_from_where_no_block_begins, start_empty),
         cmocka_unit_test_setup(nothing_small_is_left, start_empty),
         cmocka_unit_test_setup(a_piece_is_found_by_its_address, start_empty),
+        cmocka_unit_test_setup(what_is_wrong_is_seen, start_empty),
         cmocka_unit_test_setup(anything_after_anything, start_empty),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

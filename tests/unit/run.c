@@ -262,6 +262,26 @@ static void any_thread_frees(void **state)
     assert_true(arena_list_is_valid());
 }
 
+static void what_is_wrong_with_kept_runs_is_seen(void **state)
+{
+    (void)state;
+    char *run = take(40000);
+    assert_true(run_free(heap, run) && run_is_valid(heap));
+    heap->run_slots++;
+    assert_false(run_is_valid(heap));
+    heap->run_slots--;
+    _Atomic uint64_t *word = run_word_of(run);
+    atomic_store(word, run_word(arena_slot_of(run), 3));
+    assert_false(run_is_valid(heap));
+    atomic_store(word, 0);
+    struct arena *arena = arena_of(run);
+    uint32_t slot = arena_slot_of(run);
+    atomic_fetch_or(&arena->free[slot / WORD_SLOTS], UINT64_C(1) << slot % WORD_SLOTS);
+    assert_false(run_is_valid(heap));
+    atomic_fetch_and(&arena->free[slot / WORD_SLOTS], ~(UINT64_C(1) << slot % WORD_SLOTS));
+    assert_true(run_is_valid(heap));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, take_heap, leave_heap)
 
 int main(void)
@@ -275,6 +295,7 @@ int main(void)
         TEST(longer_where_slots_behind_are_free),
         TEST(not_beyond_a_word_or_the_longest),
         TEST(without_memory),
+        TEST(what_is_wrong_with_kept_runs_is_seen),
         TEST(any_thread_frees),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

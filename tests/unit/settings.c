@@ -181,6 +181,26 @@ static void unknown_names_and_long_texts(void **state)
     assert_int_equal(outcome.status, 0);
 }
 
+static void apply_unprintable(void *context)
+{
+    (void)context;
+    must(!settings_apply("TARN_A\nB\033[2J\177\"\303\244=1"));
+    must(!settings_apply("TARN_CHECK=1\ntarn: fatal: nothing\r"));
+}
+
+/* A warning stays one line of text, whatever stands in the environment. */
+static void control_characters_are_not_written(void **state)
+{
+    (void)state;
+    struct outcome outcome;
+    child_run(apply_unprintable, NULL, &outcome);
+    assert_string_equal(outcome.output,
+                        "tarn: warning: there is no setting TARN_A?B?[2J?\"\303\244; it is ignored\n"
+                        "tarn: warning: TARN_CHECK=1?tarn: fatal: nothing? is not understood, expected 0 or "
+                        "1; the default is used\n");
+    assert_int_equal(outcome.status, 0);
+}
+
 static void be_silent(void *context)
 {
     must(settings_apply("TARN_VERBOSE=0"));
@@ -273,6 +293,7 @@ int main(int count, char **arguments)
         cmocka_unit_test(good_values_are_stored),
         cmocka_unit_test(bad_values_warn_and_change_nothing),
         cmocka_unit_test(unknown_names_and_long_texts),
+        cmocka_unit_test(control_characters_are_not_written),
         cmocka_unit_test(verbosity_0_is_silent),
         cmocka_unit_test(without_variables_the_defaults_stand),
         cmocka_unit_test(variables_are_read_at_the_start),

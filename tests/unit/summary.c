@@ -233,6 +233,23 @@ static void nobody_takes_anothers_bits_away(void **state)
     assert_int_equal(find(1U << 5), SUMMARY_NONE);
 }
 
+static void what_is_wrong_is_seen(void **state)
+{
+    (void)state;
+    summary_add(&summary, 3, 8191);
+    summary_add(&summary, 7, 17);
+    summary_add(&summary, 9, 17);
+    assert_int_equal(summary_buckets_of(&summary, 17), 1U << 7 | 1U << 9);
+    assert_int_equal(summary_buckets_of(&summary, 16), 0);
+    assert_true(summary_is_valid(&summary, 8192));
+    atomic_fetch_and(&summary.middle[8191 / 4096][3], ~(UINT64_C(1) << 8191 / 64 % 64));
+    assert_false(summary_is_valid(&summary, 8192));
+    assert_true(summary_is_valid(&summary, 8191 / 64 * 64)); /* as far as asked */
+    summary_add(&summary, 3, 8191);
+    atomic_store(&summary.root[3], 0);
+    assert_false(summary_is_valid(&summary, 8192));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -240,6 +257,7 @@ int main(void)
         cmocka_unit_test_setup(each_member_alone, clear),
         cmocka_unit_test_setup(like_a_naive_set, clear),
         cmocka_unit_test_setup(left_over_bits_are_taken_away, clear),
+        cmocka_unit_test_setup(what_is_wrong_is_seen, clear),
         cmocka_unit_test_setup(writers_at_once_leave_it_consistent, clear),
         cmocka_unit_test_setup(nobody_takes_anothers_bits_away, clear),
     };

@@ -1,3 +1,18 @@
 #include "os/lock.h"
 
+#include <stddef.h>
+
 THREAD_LOCAL bool lock_forking;
+THREAD_LOCAL unsigned lock_inside;
+
+/* glibc's. pthread_atfork calls it with the handle of the library, and the handlers go with the library's
+ * destructors; without a handle they belong to the process. */
+extern int __register_atfork(void (*before)(void), void (*parent)(void), void (*child)(void), void *library)
+    __attribute__((weak));
+
+bool lock_handle_forks(void (*before)(void), void (*parent)(void), void (*child)(void))
+{
+    if (__register_atfork != NULL)
+        return __register_atfork(before, parent, child, NULL) == 0;
+    return pthread_atfork(before, parent, child) == 0;
+}

@@ -18,7 +18,7 @@
 
 #include "../interface.h"
 
-enum { FORKS = 400, CHILD_SECONDS = 30, HANG_SECONDS = 100, BLOCKS = 40 };
+enum { FORKS = 150, CHILD_SECONDS = 30, HANG_SECONDS = 100, BLOCKS = 40 };
 
 static volatile sig_atomic_t forks, may_return, is_child;
 static atomic_bool stop;

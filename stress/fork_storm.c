@@ -331,7 +331,7 @@ static void *watch(void *argument)
             since_ns = now_ns();
         } else if (now_ns() - since_ns > (uint64_t)HANG_SECONDS * 1000000000u) {
             explain_hung_process((int)getpid());
-            must(!"the parent hangs");
+            must_failed("the parent hangs", __FILE__, __LINE__);
         }
     }
     return argument;

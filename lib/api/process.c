@@ -32,6 +32,7 @@ static void before_fork(void)
     }
     rcu_before_fork();
     thread_before_fork();
+    lock_before_fork();
     raw_before_fork();
     housekeeper_before_fork();
     lock_forking = true;
@@ -46,6 +47,7 @@ static void unlock_all(void)
     lock_forking = false;
     housekeeper_after_fork();
     raw_after_fork();
+    lock_after_fork();
     thread_after_fork();
     rcu_after_fork();
 }

@@ -24,11 +24,6 @@
 
 static lock housekeeping = LOCK_INITIAL;
 
-/* Held by a thread that forks, from before it waits for `housekeeping`. Who keeps house for long lets go of
- * that lock now and then and passes through here, so that a fork waits for one piece of work and not for
- * all. */
-static lock fork_gate = LOCK_INITIAL;
-
 /* All below: the holder of `housekeeping` only, but for the atomics, which any thread may read. */
 static _Atomic uint64_t next_tick_ms;
 static _Atomic uint64_t last_round_ms;
@@ -305,13 +300,6 @@ void housekeeper_tick(uint64_t now_ms)
     lock_release(&housekeeping);
 }
 
-/* A thread that waits to fork goes first. Without `housekeeping`. */
-static void let_forks_pass(void)
-{
-    lock_acquire(&fork_gate);
-    lock_release(&fork_gate);
-}
-
 bool housekeeper_reclaim(void)
 {
     struct round round = {.number = 0};
@@ -326,7 +314,7 @@ bool housekeeper_reclaim(void)
         gave_back |= unmapped || total_read(&purged_bytes) != purged_before;
         goes_on = !done || unmapped;
         lock_release(&housekeeping);
-        let_forks_pass();
+        lock_let_fork_pass();
     }
     return gave_back;
 }
@@ -343,7 +331,7 @@ static void hurry_grace(void)
             idle = 0;
         waiting = retired != NULL || in_grace != NULL;
         lock_release(&housekeeping);
-        let_forks_pass();
+        lock_let_fork_pass();
         sched_yield();
     }
 }
@@ -353,7 +341,7 @@ size_t housekeeper_trim(size_t keep_bytes)
     struct round round = {.number = 0};
     size_t released = 0;
     bool waiting = false;
-    for (bool done = false; !done; let_forks_pass()) {
+    for (bool done = false; !done; lock_let_fork_pass()) {
         lock_acquire(&housekeeping);
         uint64_t before = total_read(&purged_bytes);
         done = purge_some(&round, false, 0, keep_bytes / ARENA_BYTES);
@@ -370,14 +358,12 @@ size_t housekeeper_trim(size_t keep_bytes)
 
 void housekeeper_before_fork(void)
 {
-    lock_acquire(&fork_gate);
     lock_acquire(&housekeeping);
 }
 
 void housekeeper_after_fork(void)
 {
     lock_release(&housekeeping);
-    lock_release(&fork_gate);
 }
 
 void housekeeper_after_fork_child(void)

@@ -7,7 +7,11 @@
  * A signal handler may fork while its thread is inside a lock, or is forking already: that fork must not wait
  * for what its own thread holds. Hence each thread counts the locks that it is at.
  *
- * Ranks, outermost first: registering, late heap, raw, fork gate, housekeeper.
+ * A mutex does not queue: who releases one and takes it again at once may keep a waiting fork out for long.
+ * Hence the fork gate, held by a thread that forks from before it waits for the locks that others take often:
+ * those pass through the gate first.
+ *
+ * Ranks, outermost first: registering, late heap, fork gate, raw, housekeeper.
  */
 #ifndef TARN_OS_LOCK_H
 #define TARN_OS_LOCK_H
@@ -15,6 +19,7 @@
 #include "base/compiler.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #define LOCK_INITIAL PTHREAD_MUTEX_INITIALIZER
@@ -52,6 +57,24 @@ static inline void lock_release(lock *one)
         return;
     pthread_mutex_unlock(one);
     lock_inside--;
+}
+
+/* A thread is about to fork and waits for locks, or forks. */
+extern _Atomic bool lock_fork_waits;
+
+/* By the forking thread, around the locks below the gate. */
+void lock_before_fork(void);
+void lock_after_fork(void);
+
+/* Waits until that thread has forked. By others, with no lock below the gate held. */
+COLD void lock_let_fork_pass(void);
+
+/* For locks below the gate. */
+static inline void lock_acquire_after_fork(lock *one)
+{
+    if (UNLIKELY(atomic_load_explicit(&lock_fork_waits, memory_order_relaxed)))
+        lock_let_fork_pass();
+    lock_acquire(one);
 }
 
 /* Registers handlers of fork(2) that stay until the process is no more: also after the destructors of this

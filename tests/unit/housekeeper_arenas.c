@@ -277,10 +277,12 @@ static void a_fork_goes_before_the_rest_of_a_trim(void **state)
     while (!purge_has_begun)
         sched_yield();
     fork_waits = true;
+    lock_before_fork();
     housekeeper_before_fork();
     unsigned purges_before = purges;
     purges_wait = false;
     housekeeper_after_fork();
+    lock_after_fork();
     assert_int_equal(pthread_join(thread, NULL), 0);
     assert_in_range(purges_before, 1, 20);
     assert_int_equal(count_mapped(arenas, 40), 0);

@@ -117,6 +117,32 @@ static void handlers_run_once_each(void **state)
     assert_int_equal(handled[2], 0);
 }
 
+/* Others do not take a lock below the gate, free as it is, while one waits to fork. */
+static _Atomic bool got_it;
+
+static void *take_after_fork(void *argument)
+{
+    lock_acquire_after_fork(&one);
+    got_it = true;
+    lock_release(&one);
+    return argument;
+}
+
+static void a_fork_goes_first(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    lock_before_fork();
+    assert_int_equal(pthread_create(&thread, NULL, take_after_fork, NULL), 0);
+    sleep_ms(50);
+    assert_false(got_it);
+    assert_true(lock_try(&one));
+    lock_release(&one);
+    lock_after_fork();
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_true(got_it);
+}
+
 /* A thread knows whether it is at a lock, whatever became of its try. */
 static void a_thread_counts_its_locks(void **state)
 {
@@ -140,6 +166,7 @@ int main(void)
         cmocka_unit_test(one_holder_at_a_time),
         cmocka_unit_test(a_try_does_not_wait),
         cmocka_unit_test(locks_are_open_to_the_forking_thread),
+        cmocka_unit_test(a_fork_goes_first),
         cmocka_unit_test(a_thread_counts_its_locks),
         cmocka_unit_test(handlers_run_once_each),
     };

@@ -6,8 +6,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -182,6 +185,90 @@ void libc_free(void *block)
     free(block);
 }
 
+static void write_file(const char *path)
+{
+    char text[512];
+    ssize_t length;
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (file < 0)
+        return;
+    while ((length = read(file, text, sizeof text - 1)) > 0) {
+        text[length] = '\0';
+        write_text(text);
+    }
+    close(file);
+    write_text("\n");
+}
+
+/* Its state, the function of the kernel in which it waits, and its system call with the arguments. */
+static void explain_thread(const char *tasks, const char *thread)
+{
+    static const char *const files[] = {"stat", "wchan", "syscall"};
+    char path[128];
+
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        (void)snprintf(path, sizeof path, "%s/%s/%s", tasks, thread, files[i]);
+        write_text(files[i]);
+        write_text(": ");
+        write_file(path);
+    }
+}
+
+/* What getdents64(2) writes. */
+struct entry {
+    uint64_t inode;
+    int64_t offset;
+    unsigned short length;
+    unsigned char type;
+    char name[];
+};
+
+static void explain_threads(int pid)
+{
+    _Alignas(struct entry) char entries[4096];
+    char tasks[64];
+    long length;
+    int folder;
+
+    (void)snprintf(tasks, sizeof tasks, "/proc/%d/task", pid);
+    folder = open(tasks, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0)
+        return;
+    while ((length = syscall(SYS_getdents64, folder, entries, sizeof entries)) > 0)
+        for (long at = 0; at < length;) {
+            const struct entry *entry = (const struct entry *)(const void *)(entries + at);
+
+            if (entry->name[0] != '.')
+                explain_thread(tasks, entry->name);
+            at += entry->length;
+        }
+    close(folder);
+}
+
+/* By posix_spawn, which runs no handlers of fork. */
+static void explain_stacks(int pid)
+{
+    static char shell[] = "sh", option[] = "-c";
+    char command[96];
+    char *arguments[] = {shell, option, command, NULL};
+    pid_t debugger;
+    int status;
+
+    (void)snprintf(command, sizeof command, "timeout 30 gdb -batch -p %d -ex 'thread apply all bt' >&2", pid);
+    if (posix_spawnp(&debugger, shell, NULL, NULL, arguments, environ) == 0)
+        (void)waitpid(debugger, &status, 0);
+}
+
+void explain_hung_process(int pid)
+{
+    write_text("process ");
+    write_number((unsigned long)pid);
+    write_text(" hangs\n");
+    explain_threads(pid);
+    explain_stacks(pid);
+}
+
 int wait_for_child(int pid, unsigned seconds)
 {
     uint64_t end = now_ns() + (uint64_t)seconds * 1000000000u;
@@ -195,6 +282,7 @@ int wait_for_child(int pid, unsigned seconds)
             return status;
         must(ended == 0 || errno == EINTR);
         if (!killed && now_ns() > end) {
+            explain_hung_process(pid);
             write_text("a child did not end in time and was killed\n");
             kill(pid, SIGKILL);
             killed = true;

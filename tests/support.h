@@ -93,9 +93,12 @@ void libc_free(void *block);
 
 /* ---- children ---- */
 
-/* Waits for the child and returns its wait status; a child that has not ended in time is killed, prints a
- * line on stderr and counts as a failure: the status tells of SIGKILL. */
+/* Waits for the child and returns its wait status; a child that has not ended in time is explained on stderr,
+ * killed, and counts as a failure: the status tells of SIGKILL. */
 int wait_for_child(int pid, unsigned seconds);
+
+/* On stderr: where each thread of the process is, in the kernel and, where gdb is there, in the program. */
+void explain_hung_process(int pid);
 
 #ifdef __cplusplus
 }

@@ -1,7 +1,7 @@
 /* The process as a whole: its start, its forks, its end, and memory given back on request.
  *
- * Malloc works before any of this has run. Lock order at fork: late heap, raw, housekeeper
- * (docs/concurrency.md).
+ * Malloc works before any of this has run. Lock order at fork: that of the ranks (docs/concurrency.md, which
+ * has what a fork does; docs/fork.md has what a program may do).
  */
 #include "api/hardened.h"
 #include "api/report.h"
@@ -20,11 +20,21 @@
 #include "raw/raw.h"
 #include "tarn/tarn.h"
 
-#include <pthread.h>
+#include <unistd.h>
+
+/* Forks by signal handlers that are under way in this thread and interrupted it at a lock, or in another
+ * fork: they leave all locks as they are. */
+static THREAD_LOCAL unsigned forks_at_locks;
 
 static void before_fork(void)
 {
+    if (lock_inside > 0) {
+        forks_at_locks++;
+        return;
+    }
+    rcu_before_fork();
     thread_before_fork();
+    lock_before_fork();
     raw_before_fork();
     housekeeper_before_fork();
     lock_forking = true;
@@ -32,10 +42,16 @@ static void before_fork(void)
 
 static void unlock_all(void)
 {
+    if (forks_at_locks > 0) {
+        forks_at_locks--;
+        return;
+    }
     lock_forking = false;
     housekeeper_after_fork();
     raw_after_fork();
+    lock_after_fork();
     thread_after_fork();
+    rcu_after_fork();
 }
 
 static void after_fork_parent(void)
@@ -59,14 +75,21 @@ static bool drop_caches(void)
     return housekeeper_reclaim() || gave_back;
 }
 
-__attribute__((constructor(101))) static void start(void)
+/* The first constructor of the process, by the linker's -z initfirst: handlers of fork that are registered
+ * later run before the locks are taken, and after they are released. Not even that of the C library has run.
+ */
+__attribute__((constructor(101))) static void start(int count, char **arguments, char **environment)
 {
+    (void)count;
+    (void)arguments;
+    if (environ == NULL)
+        environ = environment;
     settings_read();
     thread_initialise();
     map_moves_several(); /* asks the kernel, while there is one thread */
     slot_cache_last_resort = drop_caches;
     slot_cache_make_way = raw_make_way;
-    pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+    lock_handle_forks(before_fork, after_fork_parent, after_fork_child);
     if (settings.statistics_at_exit)
         report_keep_stderr();
     if (settings.verbosity > 1)

@@ -19,6 +19,9 @@
  * and unmap all the time. Their pages are purged like any others. */
 #define EMPTY_ARENAS_KEPT 1U
 
+/* Unmapped at most by one step of a grace period: about as long. */
+#define UNMAPS_MOST 64U
+
 static lock housekeeping = LOCK_INITIAL;
 
 /* All below: the holder of `housekeeping` only, but for the atomics, which any thread may read. */
@@ -210,13 +213,13 @@ static void retire_arena(struct arena *arena)
 
 static void unmap_in_grace(void)
 {
-    while (in_grace != NULL) {
+    for (unsigned i = 0; i < UNMAPS_MOST && in_grace != NULL; i++) {
         struct arena *arena = in_grace;
         in_grace = arena->next_retired;
         arena_list_unmap(arena);
         total_add(&unmapped_arenas, 1);
     }
-    atomic_store_explicit(&revivable, retired != NULL, memory_order_relaxed);
+    atomic_store_explicit(&revivable, retired != NULL || in_grace != NULL, memory_order_relaxed);
 }
 
 /* One step of the grace period, never waiting. */
@@ -250,21 +253,27 @@ bool housekeeper_revive_one(void)
 
 /* ---- the tick ---- */
 
-/* Goes round the arenas from where the last round stopped. Returns whether it came round. */
-static bool purge_round(bool aged_only, uint64_t now_ms, uint32_t slots_most, size_t empty_kept)
+/* A way round the arenas. */
+struct round {
+    uint32_t number; /* of the last arena looked at */
+    uint32_t steps;
+    size_t empty; /* arenas found wholly free and clean */
+};
+
+/* Goes on with the round until TICK_SLOTS_MOST are purged. Returns whether it came round. */
+static bool purge_some(struct round *round, bool aged_only, uint64_t now_ms, size_t empty_kept)
 {
     uint32_t purged = 0;
-    size_t empty = 0;
     uint32_t arena_bound = arena_list_bound();
-    for (uint32_t step = 0; step < arena_bound; step++) {
-        if (purged >= slots_most)
+    for (; round->steps < arena_bound; round->steps++) {
+        if (purged >= TICK_SLOTS_MOST)
             return false;
-        cursor = cursor + 1 < arena_bound ? cursor + 1 : 0;
-        struct arena *arena = arena_list_get(cursor);
+        round->number = round->number + 1 < arena_bound ? round->number + 1 : 0;
+        struct arena *arena = arena_list_get(round->number);
         if (arena == NULL)
             continue;
         purged += purge_arena(arena, aged_only, now_ms);
-        if (is_all_free(arena) && is_clean(arena) && ++empty > empty_kept)
+        if (is_all_free(arena) && is_clean(arena) && ++round->empty > empty_kept)
             retire_arena(arena);
     }
     return true;
@@ -278,8 +287,9 @@ void housekeeper_tick(uint64_t now_ms)
     if ((now_ms < due && !(urgent && now_ms > atomic_load_explicit(&last_round_ms, memory_order_relaxed))) ||
         !lock_try(&housekeeping))
         return;
-    bool done =
-        purge_round(!urgent && settings.purge_delay_ms > 0, now_ms, TICK_SLOTS_MOST, EMPTY_ARENAS_KEPT);
+    struct round round = {.number = cursor};
+    bool done = purge_some(&round, !urgent && settings.purge_delay_ms > 0, now_ms, EMPTY_ARENAS_KEPT);
+    cursor = round.number;
     step_grace();
     if (done)
         atomic_store_explicit(&last_round_ms, now_ms, memory_order_relaxed);
@@ -292,38 +302,56 @@ void housekeeper_tick(uint64_t now_ms)
 
 bool housekeeper_reclaim(void)
 {
-    if (!lock_try(&housekeeping))
-        return false;
-    uint64_t before = total_read(&purged_bytes) + total_read(&unmapped_arenas);
-    purge_round(false, 0, UINT32_MAX, 0);
-    step_grace();
-    uint64_t after = total_read(&purged_bytes) + total_read(&unmapped_arenas);
-    lock_release(&housekeeping);
-    return after != before;
+    struct round round = {.number = 0};
+    bool gave_back = false;
+    bool goes_on = true;
+    while (goes_on && lock_try(&housekeeping)) {
+        uint64_t purged_before = total_read(&purged_bytes);
+        uint64_t unmapped_before = total_read(&unmapped_arenas);
+        bool done = purge_some(&round, false, 0, 0);
+        step_grace();
+        bool unmapped = total_read(&unmapped_arenas) != unmapped_before;
+        gave_back |= unmapped || total_read(&purged_bytes) != purged_before;
+        goes_on = !done || unmapped;
+        lock_release(&housekeeping);
+        lock_let_fork_pass();
+    }
+    return gave_back;
 }
 
-/* Sections of claims are short: a few rounds, but no waiting for a thread that was stopped inside one. */
+/* Sections of claims are short: a few tries, but no waiting for a thread that was stopped inside one. */
 static void hurry_grace(void)
 {
-    for (int round = 0; round < 100 && (retired != NULL || in_grace != NULL); round++) {
+    bool waiting = true;
+    for (int idle = 0; idle < 100 && waiting; idle++) {
+        lock_acquire(&housekeeping);
+        uint64_t before = total_read(&unmapped_arenas);
         step_grace();
+        if (total_read(&unmapped_arenas) != before)
+            idle = 0;
+        waiting = retired != NULL || in_grace != NULL;
+        lock_release(&housekeeping);
+        lock_let_fork_pass();
         sched_yield();
     }
 }
 
 size_t housekeeper_trim(size_t keep_bytes)
 {
-    lock_acquire(&housekeeping);
-    uint64_t before = total_read(&purged_bytes);
-    purge_round(false, 0, UINT32_MAX, keep_bytes / ARENA_BYTES);
-    size_t released = (size_t)(total_read(&purged_bytes) - before);
-    bool waiting = retired != NULL || in_grace != NULL;
-    lock_release(&housekeeping);
+    struct round round = {.number = 0};
+    size_t released = 0;
+    bool waiting = false;
+    for (bool done = false; !done; lock_let_fork_pass()) {
+        lock_acquire(&housekeeping);
+        uint64_t before = total_read(&purged_bytes);
+        done = purge_some(&round, false, 0, keep_bytes / ARENA_BYTES);
+        released += (size_t)(total_read(&purged_bytes) - before);
+        waiting = retired != NULL || in_grace != NULL;
+        lock_release(&housekeeping);
+    }
     if (waiting) {
         walk_wait();
-        lock_acquire(&housekeeping);
         hurry_grace();
-        lock_release(&housekeeping);
     }
     return released;
 }

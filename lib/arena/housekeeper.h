@@ -12,7 +12,8 @@
  * max(16 dirty limits, held) is purged at once, also by the thread that frees.
  *
  * Lock rank: below the raw lock and the late-heap lock (docs/concurrency.md). Never waited for on a path of
- * malloc or free; malloc_trim and fork wait for it.
+ * malloc or free; malloc_trim and fork wait for it. Whoever keeps house for longer than a tick lets forks
+ * pass in between, and waits for them; in malloc that is so only where the system has no memory left.
  */
 #ifndef TARN_ARENA_HOUSEKEEPER_H
 #define TARN_ARENA_HOUSEKEEPER_H
@@ -38,7 +39,7 @@ bool housekeeper_is_urgent(void);
 size_t housekeeper_trim(size_t keep_bytes);
 
 /* In need of memory or addresses: purges all dirty free slots and unmaps what empty arenas it can, without
- * blocking. True when something was given back. Never inside a section. */
+ * waiting for anybody but forks. True when something was given back. Never inside a section. */
 bool housekeeper_reclaim(void);
 
 /* How long a heap may keep empty slots for itself, and the time between two ticks. */

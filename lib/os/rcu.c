@@ -25,6 +25,9 @@ static _Atomic bool have_membarrier;
 /* A child of a fork: liburcu's registry may hold threads, and its locks owners, that are no more. */
 static _Atomic bool forked;
 
+/* Held while liburcu makes a thread known to itself; it takes its own locks for that. */
+static lock registering = LOCK_INITIAL;
+
 static int membarrier_call(int command)
 {
     int saved_errno = errno;
@@ -91,12 +94,26 @@ bool grace_has_passed(void)
     return true;
 }
 
+/* Once in a thread. */
+static void register_thread(void)
+{
+    static THREAD_LOCAL bool registered;
+    if (registered)
+        return;
+    registered = true; /* first: liburcu allocates */
+    lock_acquire(&registering);
+    urcu_bp_register_thread();
+    lock_release(&registering);
+}
+
 /* Not while this thread forks: in the child, before `forked` is set, liburcu's locks may have owners that are
  * no more. */
 void walk_begin(void)
 {
-    if (!atomic_load_explicit(&forked, memory_order_relaxed) && !lock_forking)
-        urcu_bp_read_lock();
+    if (atomic_load_explicit(&forked, memory_order_relaxed) || lock_forking)
+        return;
+    register_thread();
+    urcu_bp_read_lock();
 }
 
 void walk_end(void)
@@ -116,6 +133,16 @@ void walk_wait(void)
     urcu_bp_synchronize_rcu();
     errno = saved_errno;
     pthread_setcancelstate(cancelling, &cancelling);
+}
+
+void rcu_before_fork(void)
+{
+    lock_acquire(&registering);
+}
+
+void rcu_after_fork(void)
+{
+    lock_release(&registering);
 }
 
 void rcu_after_fork_child(const struct reader *own)

@@ -12,6 +12,8 @@
  *
  * Claims are not liburcu sections: that would register every thread with liburcu, whose locks its own fork
  * hooks do not all cover, and which calls malloc while it holds them (docs/decisions/0002-read-sections.md).
+ * Those that walk are registered under a lock of this room's, which ranks above all others and which a fork
+ * takes: else a child could inherit liburcu's locked, and wait for them when it exits.
  *
  * Readers are never unmapped and never leave the list; a thread's reader is that of its heap.
  *
@@ -54,6 +56,10 @@ void walk_end(void);
 /* Sleeps until all walks that are under way are over. Never from malloc or free, never inside a section,
  * never with a lock held. */
 void walk_wait(void);
+
+/* Around fork(2), by the forking thread: no thread is just being registered with liburcu meanwhile. */
+void rcu_before_fork(void);
+void rcu_after_fork(void);
 
 /* In the child of a fork, by its only thread, whose reader is `own`: sections of all other threads count as
  * left. The child has no liburcu sections any more. */

@@ -136,7 +136,7 @@ static void keep_piece(const struct raw_piece *piece)
     bool evicted = true;
     while (!kept && evicted) {
         struct raw_piece oldest;
-        lock_acquire(&raw_lock);
+        lock_acquire_after_fork(&raw_lock);
         kept = is_wanted && put(piece, now_ms);
         evicted =
             !kept && (is_wanted || raw_cache_bytes() > most) && raw_cache_take_older(UINT64_MAX, &oldest);
@@ -161,7 +161,7 @@ static void keep_tail(struct raw_piece *piece, size_t bytes)
 
 static bool take_whole(size_t bytes, size_t alignment, struct raw_piece *piece)
 {
-    lock_acquire(&raw_lock);
+    lock_acquire_after_fork(&raw_lock);
     bool taken = raw_cache_take_whole(bytes, alignment, piece);
     lock_release(&raw_lock);
     if (taken)
@@ -175,12 +175,12 @@ static bool take_whole(size_t bytes, size_t alignment, struct raw_piece *piece)
 static bool source_is_touched(size_t bytes, bool *none)
 {
     struct raw_piece source;
-    lock_acquire(&raw_lock);
+    lock_acquire_after_fork(&raw_lock);
     *none = !raw_cache_look_at_source(bytes, &source);
     lock_release(&raw_lock);
     if (*none || map_is_resident(source.address, source.bytes))
         return !*none;
-    lock_acquire(&raw_lock);
+    lock_acquire_after_fork(&raw_lock);
     raw_cache_note_untouched(&source);
     lock_release(&raw_lock);
     return false;
@@ -196,7 +196,7 @@ static bool take_pages(size_t bytes, struct raw_piece *piece)
         touched = source_is_touched(bytes, &none);
     if (!touched)
         return false;
-    lock_acquire(&raw_lock);
+    lock_acquire_after_fork(&raw_lock);
     bool taken = raw_cache_take_pages(bytes, piece);
     lock_release(&raw_lock);
     return taken;
@@ -227,7 +227,7 @@ static void fill_from_cache(struct raw_piece *piece, size_t end_bytes)
 static void join_tail(struct raw_piece *piece)
 {
     struct raw_piece tail;
-    lock_acquire(&raw_lock);
+    lock_acquire_after_fork(&raw_lock);
     bool taken = raw_cache_take_at(piece->address + piece->bytes, &tail);
     lock_release(&raw_lock);
     if (taken && !raw_piece_join(piece, &tail))
@@ -275,7 +275,7 @@ static bool take_and_grow(size_t bytes, size_t alignment, struct raw_piece *piec
 {
     if (alignment != GRANULE_BYTES)
         return false;
-    lock_acquire(&raw_lock);
+    lock_acquire_after_fork(&raw_lock);
     bool taken = raw_cache_take_largest(bytes / 2, alignment, piece);
     lock_release(&raw_lock);
     if (!taken)
@@ -327,7 +327,7 @@ static void count_live(size_t bytes, size_t blocks)
 
 static struct record *new_record(const struct raw_piece *piece)
 {
-    lock_acquire(&raw_lock);
+    lock_acquire_after_fork(&raw_lock);
     struct record *record = take_record();
     lock_release(&raw_lock);
     if (record == NULL)
@@ -337,7 +337,7 @@ static struct record *new_record(const struct raw_piece *piece)
     record->piece.untouched = false;
     if (address_index_set(piece->address, (uintptr_t)record))
         return record;
-    lock_acquire(&raw_lock);
+    lock_acquire_after_fork(&raw_lock);
     give_record(record);
     lock_release(&raw_lock);
     return NULL;
@@ -375,7 +375,7 @@ size_t raw_asked_bytes(const void *pointer)
 
 bool raw_was_freed(const void *pointer)
 {
-    lock_acquire(&raw_lock);
+    lock_acquire_after_fork(&raw_lock);
     bool was = raw_guard_has(pointer);
     lock_release(&raw_lock);
     return was;
@@ -446,7 +446,7 @@ bool raw_free(void *pointer)
     if (TARN_HARDENED && UNLIKELY(!is_whole(record)))
         fatal_overflow(pointer, record->asked_bytes, " bytes");
     struct raw_piece piece = record->piece;
-    lock_acquire(&raw_lock);
+    lock_acquire_after_fork(&raw_lock);
     give_record(record);
     if (TARN_HARDENED)
         raw_guard_retire(&piece);
@@ -506,7 +506,7 @@ void raw_make_way(size_t bytes)
     bool taken = atomic_load_explicit(&oldest_cached_ms, memory_order_relaxed) != 0;
     while (taken && gone < bytes) {
         struct raw_piece piece;
-        lock_acquire(&raw_lock);
+        lock_acquire_after_fork(&raw_lock);
         taken = raw_cache_bytes() > settings.raw_cache_bytes && raw_cache_take_older(UINT64_MAX, &piece);
         lock_release(&raw_lock);
         if (taken) {
@@ -521,7 +521,7 @@ size_t raw_drop_cache(void)
     size_t bytes = 0;
     struct raw_piece piece;
     for (;;) {
-        lock_acquire(&raw_lock);
+        lock_acquire_after_fork(&raw_lock);
         if (TARN_HARDENED)
             bytes += raw_guard_drop();
         if (!take_older_and_unlock(UINT64_MAX - 1, &piece))
@@ -533,7 +533,7 @@ size_t raw_drop_cache(void)
 
 struct raw_totals raw_totals(void)
 {
-    lock_acquire(&raw_lock);
+    lock_acquire_after_fork(&raw_lock);
     struct raw_totals totals = {
         .live_bytes = atomic_load_explicit(&live_bytes, memory_order_relaxed),
         .live_blocks = atomic_load_explicit(&live_blocks, memory_order_relaxed),

@@ -22,6 +22,7 @@
 
 enum { THREADS = 8, SLOTS = 256, INHERITED = 400, SECONDS_FOR_A_CHILD = 30 };
 
+static unsigned share = 1; /* of the forks: one in so many */
 static _Atomic(void *) exchange[SLOTS];
 static atomic_bool stop;
 static void *inherited[INHERITED];
@@ -174,7 +175,7 @@ static void fork_children(void (*body)(unsigned), unsigned count)
     }
     for (size_t i = 0; i < THREADS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, busy, (void *)(uintptr_t)(i + 1)), 0);
-    for (unsigned number = 0; number < count; number++) {
+    for (unsigned number = 0; number < count / share; number++) {
         pid_t pid = fork();
 
         if (pid == 0) {
@@ -259,7 +260,7 @@ static void fork_while_threads_come_and_go(void **state)
     atomic_store(&stop, false);
     for (size_t i = 0; i < 4; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, come_and_go, NULL), 0);
-    for (unsigned number = 0; number < 1500; number++) {
+    for (unsigned number = 0; number < 1500 / share; number++) {
         pid_t pid = fork();
 
         if (pid == 0) {
@@ -293,7 +294,7 @@ static void threads_fork(void **state)
     verify_and_free_inherited();
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(children_allocate_and_free),
@@ -303,6 +304,8 @@ int main(void)
         cmocka_unit_test(fork_while_threads_come_and_go),
     };
 
+    if (argc > 1 && strcmp(argv[1], "--fewer") == 0)
+        share = 5;
     must(pthread_atfork(late_handler, late_handler, late_handler) == 0);
     return cmocka_run_group_tests_name("fork_in_slow_paths", tests, NULL, NULL);
 }

@@ -9,6 +9,10 @@
 #include "os/lock.h"
 
 #include <pthread.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static void empty_arenas_go_all_but_one(void **state)
 {
@@ -256,6 +260,78 @@ static void trim_in_a_fork_handler(void **state)
     tick();
 }
 
+/* A purge that is held up: until a fork waits, then for a while each. */
+static _Atomic bool purges_wait;
+static _Atomic bool purge_has_begun;
+static _Atomic bool fork_waits;
+static _Atomic unsigned purges;
+
+int madvise(void *address, size_t bytes, int advice)
+{
+    if (purges_wait) {
+        purge_has_begun = true;
+        while (!fork_waits)
+            sched_yield();
+        sleep_ms(20);
+        purges++;
+    }
+    return (int)syscall(SYS_madvise, address, bytes, advice);
+}
+
+static void *trim_it_all(void *argument)
+{
+    (void)argument;
+    (void)housekeeper_trim(0);
+    return NULL;
+}
+
+/* Each arena is one purge. A fork comes after the piece of work that was begun, and not after the last. */
+static void a_fork_goes_before_the_rest_of_a_trim(void **state)
+{
+    (void)state;
+    struct arena *arenas[40];
+    pthread_t thread;
+    for (unsigned i = 0; i < 40; i++)
+        arenas[i] = dirty_arena();
+    purges_wait = true;
+    assert_int_equal(pthread_create(&thread, NULL, trim_it_all, NULL), 0);
+    while (!purge_has_begun)
+        sched_yield();
+    fork_waits = true;
+    lock_before_fork();
+    housekeeper_before_fork();
+    unsigned purges_before = purges;
+    purges_wait = false;
+    housekeeper_after_fork();
+    lock_after_fork();
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_in_range(purges_before, 1, 20);
+    assert_int_equal(count_mapped(arenas, 40), 0);
+    assert_int_equal(arena_list_ledger().dirty_slots, 0);
+}
+
+/* A tick unmaps so many, the next goes on; a trim unmaps all. */
+static void unmapping_is_done_in_pieces(void **state)
+{
+    (void)state;
+    struct arena *arenas[150];
+    for (unsigned i = 0; i < 150; i++)
+        arenas[i] = empty_arena();
+    tick();
+    assert_int_equal(count_listed(arenas, 150), 1);
+    assert_int_equal(count_mapped(arenas, 150), 150 - 64);
+    assert_true(housekeeper_revive_one()); /* one of those that wait, retired again by the next tick */
+    tick();
+    assert_in_range(count_mapped(arenas, 150), 150 - 2 * 64, 150 - 2 * 64 + 1);
+    housekeeper_trim(0);
+    assert_int_equal(count_mapped(arenas, 150), 0);
+    for (unsigned i = 0; i < 150; i++)
+        arenas[i] = empty_arena();
+    assert_true(housekeeper_reclaim());
+    assert_int_equal(count_mapped(arenas, 150), 0);
+    assert_true(arena_list_is_valid());
+}
+
 /* A thread that was stopped inside a claim holds addresses up, and nobody else. */
 static void trim_does_not_wait_for_claims(void **state)
 {
@@ -308,6 +384,8 @@ int main(void)
         TEST(a_fork_repairs_retired_arenas),
         TEST(trim_waits_for_walks),
         TEST(trim_in_a_fork_handler),
+        TEST(a_fork_goes_before_the_rest_of_a_trim),
+        TEST(unmapping_is_done_in_pieces),
         TEST(trim_does_not_wait_for_claims),
         TEST(a_busy_housekeeper_is_not_waited_for),
     };

@@ -23,6 +23,7 @@
 
 static bool handlers_allocate;
 static bool handlers_trim;
+static bool handlers_fork;
 
 static void use_memory(void)
 {
@@ -50,6 +51,7 @@ static void handler(void)
 }
 
 static void probe_locks(void);
+static void fork_in_a_handler(void);
 
 /* Before the library registers its own: these run while it holds its locks. */
 static void register_handlers(int count, char **arguments, char **environment)
@@ -59,6 +61,7 @@ static void register_handlers(int count, char **arguments, char **environment)
     (void)environment;
     pthread_atfork(handler, handler, handler);
     pthread_atfork(probe_locks, probe_locks, NULL);
+    pthread_atfork(fork_in_a_handler, NULL, NULL);
 }
 
 __attribute__((used, section(".preinit_array"))) static void (*const registers_handlers)(
@@ -264,6 +267,69 @@ static void all_locks_are_held_around_a_fork(void **state)
     tarn_free(block);
 }
 
+/* ---- forks of signal handlers, which come while their thread is inside a lock or a fork ---- */
+
+static void fork_and_wait(void)
+{
+    pid_t child = fork();
+    must(child >= 0);
+    if (child == 0)
+        _exit(0);
+    must(wait_for_child(child, 30) == 0);
+}
+
+/* Another thread gets the late heap not before this one has released it. */
+static void fork_with_the_late_heap_locked(void)
+{
+    pthread_t probe;
+    unsigned answered = probes_answered;
+    must(pthread_create(&probe, NULL, probe_late_heap, NULL) == 0);
+    fork_and_wait();
+    sleep_ms(30);
+    must(probes_answered == answered);
+    must(pthread_detach(probe) == 0);
+}
+
+static void wait_for_answers(unsigned count)
+{
+    while (probes_answered < count)
+        sched_yield();
+}
+
+static void a_fork_at_a_lock_leaves_it(void **state)
+{
+    (void)state;
+    unsigned answered = probes_answered;
+    assert_non_null(thread_late_heap());
+    fork_with_the_late_heap_locked();
+    assert_int_equal(lock_inside, 1);
+    thread_late_done();
+    wait_for_answers(answered + 1);
+    child_must_succeed(live_on, NULL);
+}
+
+static void fork_in_a_handler(void)
+{
+    if (!handlers_fork)
+        return;
+    handlers_fork = false;
+    fork_with_the_late_heap_locked();
+    must(lock_forking);
+}
+
+static void a_fork_in_a_fork_leaves_the_locks(void **state)
+{
+    (void)state;
+    unsigned answered = probes_answered;
+    handlers_fork = true;
+    fork_and_wait();
+    assert_false(handlers_fork);
+    assert_false(lock_forking);
+    assert_int_equal(lock_inside, 0);
+    wait_for_answers(answered + 1);
+    child_must_succeed(live_on, NULL);
+}
+
 static void fork_again(void *context)
 {
     unsigned depth = *(const unsigned *)context;
@@ -368,6 +434,8 @@ int main(int count, char **arguments)
         cmocka_unit_test_setup_teardown(handlers_may_allocate, start_threads, stop_threads),
         cmocka_unit_test_setup_teardown(handlers_may_trim, start_threads, stop_threads),
         cmocka_unit_test(all_locks_are_held_around_a_fork),
+        cmocka_unit_test(a_fork_at_a_lock_leaves_it),
+        cmocka_unit_test(a_fork_in_a_fork_leaves_the_locks),
         cmocka_unit_test(children_of_children),
         cmocka_unit_test(trim_says_what_it_did),
         cmocka_unit_test(the_environment_asks_for_more),

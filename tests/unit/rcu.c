@@ -360,6 +360,49 @@ static int begin_without_membarrier(char **arguments)
     return 1;
 }
 
+/* Threads get known to liburcu by their first walk: not while another forks. Those that are known go on. */
+struct walker {
+    pthread_t thread;
+    _Atomic unsigned walks;
+    _Atomic unsigned walks_wanted;
+};
+
+static void *walk_when_asked(void *argument)
+{
+    struct walker *walker = argument;
+    for (unsigned walks = 0; walks < 2; walks++) {
+        while (walker->walks_wanted <= walks)
+            sched_yield();
+        walk_begin();
+        walk_end();
+        walker->walks++;
+    }
+    return NULL;
+}
+
+static void nobody_is_registered_during_a_fork(void **state)
+{
+    (void)state;
+    static struct walker known;
+    static struct walker unknown;
+    known.walks_wanted = 1;
+    assert_int_equal(pthread_create(&known.thread, NULL, walk_when_asked, &known), 0);
+    assert_int_equal(pthread_create(&unknown.thread, NULL, walk_when_asked, &unknown), 0);
+    while (known.walks < 1)
+        sched_yield();
+    rcu_before_fork();
+    known.walks_wanted = 2;
+    unknown.walks_wanted = 2;
+    while (known.walks < 2)
+        sched_yield();
+    sleep_ms(30);
+    assert_int_equal(unknown.walks, 0);
+    rcu_after_fork();
+    assert_int_equal(pthread_join(known.thread, NULL), 0);
+    assert_int_equal(pthread_join(unknown.thread, NULL), 0);
+    assert_int_equal(unknown.walks, 2);
+}
+
 int main(int count, char **arguments)
 {
     if (count == 2 && strcmp(arguments[1], "without-membarrier") == 0)
@@ -372,6 +415,7 @@ int main(int count, char **arguments)
         cmocka_unit_test_setup_teardown(a_wait_is_not_cancelled, invite, dismiss),
         cmocka_unit_test_setup_teardown(a_fork_ends_sections_of_others, invite, dismiss),
         cmocka_unit_test(a_fork_keeps_the_own_section),
+        cmocka_unit_test(nobody_is_registered_during_a_fork),
         cmocka_unit_test(no_sample_without_the_barrier),
         cmocka_unit_test(nothing_goes_while_it_is_read),
     };

@@ -2,7 +2,7 @@
  * Hostile use: signal handlers that allocate. malloc and free are not async-signal-safe: a handler that
  * allocates must not interrupt them in the same thread. What is promised, and tested here: a handler that
  * interrupts anything else may allocate and free as it likes, at any rate, on the thread's stack or another,
- * while other threads are inside of the allocator; and a thread may be cancelled at once there.
+ * while other threads are inside of the allocator.
  */
 #include "../cmocka_headers.h"
 #include "../support.h"
@@ -176,72 +176,12 @@ static void a_first_allocation_in_a_handler(void **state)
     assert_int_equal(atomic_load(&allocated_in_handlers), 50);
 }
 
-static void free_all_of_place(void *argument)
-{
-    struct place *own = argument;
-
-    for (size_t i = 0; i < LIVE; i++)
-        free(own->blocks[i]);
-    atomic_fetch_add(&allocated_in_handlers, 1);
-}
-
-/* May be cancelled at any instruction, but for those of the allocator. */
-static void *allocate_until_cancelled_at_once(void *argument)
-{
-    struct place own = {.random = {(uintptr_t)argument}};
-    int before;
-
-    must(pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &before) == 0);
-    pthread_cleanup_push(free_all_of_place, &own);
-    for (;;) {
-        must(pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before) == 0);
-        for (size_t i = 0; i < 10; i++) {
-            size_t at = random_below(&own.random, LIVE);
-
-            replace(&own.blocks[at], &own.sizes[at], &own.random, at);
-        }
-        must(pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &before) == 0);
-        compute_a_little();
-    }
-    pthread_cleanup_pop(0);
-    return NULL;
-}
-
-static void cancelled_at_once_outside_of_the_allocator(void **state)
-{
-    size_t early = 0;
-
-    (void)state;
-    atomic_store(&allocated_in_handlers, 0);
-    for (size_t round = 0; round < 100; round++) {
-        pthread_t threads[THREADS];
-
-        for (size_t i = 0; i < THREADS; i++)
-            assert_int_equal(pthread_create(&threads[i], NULL, allocate_until_cancelled_at_once,
-                                            (void *)(uintptr_t)(round * THREADS + i)),
-                             0);
-        sleep_ms((unsigned)(round % 4));
-        for (size_t i = 0; i < THREADS; i++)
-            assert_int_equal(pthread_cancel(threads[i]), 0);
-        for (size_t i = 0; i < THREADS; i++) {
-            /* The result says nothing: glibc leaves it NULL where pthread_setcancelstate finds the request.
-             */
-            assert_int_equal(pthread_join(threads[i], NULL), 0);
-        }
-        if (round == 30)
-            early = resident_bytes();
-    }
-    assert_true(resident_bytes() < early + 32 * MIB);
-    assert_true(atomic_load(&allocated_in_handlers) > 10);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_first_allocation_in_a_handler),
         cmocka_unit_test(handlers_allocate_outside_of_the_allocator),
         cmocka_unit_test(the_same_on_a_stack_of_their_own),
-        cmocka_unit_test(cancelled_at_once_outside_of_the_allocator),
     };
 
     return cmocka_run_group_tests_name("signals", tests, NULL, NULL);

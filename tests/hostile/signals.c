@@ -81,10 +81,8 @@ static timer_t interrupt_this_thread(long every_ns)
 
 static void compute_a_little(void)
 {
-    volatile unsigned long sum = 0;
-
-    for (unsigned long i = 0; i < 2000; i++)
-        sum += i;
+    for (size_t i = 0; i < 2000; i++)
+        (void)opaque_size(i);
 }
 
 static void *allocate_and_compute(void *argument)

@@ -87,6 +87,7 @@ __attribute__((constructor(101))) static void start(int count, char **arguments,
     settings_read();
     thread_initialise();
     map_moves_several(); /* asks the kernel, while there is one thread */
+    map_count_limit();   /* reads a file, which a program may forbid itself later */
     slot_cache_last_resort = drop_caches;
     slot_cache_make_way = raw_make_way;
     lock_handle_forks(before_fork, after_fork_parent, after_fork_child);

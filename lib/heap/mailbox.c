@@ -117,7 +117,8 @@ static struct batch *batch_for(struct heap *heap, struct batch batches[BATCHES],
     return batch;
 }
 
-static void post_messages(struct heap *heap, struct block *message)
+/* Not inlined: what it needs of the stack and what gathering needs are not there at the same time. */
+static OUT_OF_LINE void post_messages(struct heap *heap, struct block *message)
 {
     struct batch batches[BATCHES] = {{.owner = NULL}};
     while (message != NULL) {
@@ -191,18 +192,25 @@ static void gather_list(struct gathering *gathering, struct foreign *foreign)
     }
 }
 
-void mailbox_flush(struct heap *heap)
+/* All blocks of the foreign lists, as messages. */
+static OUT_OF_LINE struct block *gather_all(struct heap *heap)
 {
-    if (heap->foreign_bytes == 0)
-        return;
     struct gathering gathering = {.pending = NULL};
     for (uint32_t class = 0; class < CLASS_COUNT; ++class)
         gather_list(&gathering, &heap->foreign[class]);
     for (uint32_t i = 0; i < CHAINS; i++)
         if (gathering.chains[i].pool != NULL)
             chain_to_pending(&gathering, &gathering.chains[i]);
+    return gathering.pending;
+}
+
+void mailbox_flush(struct heap *heap)
+{
+    if (heap->foreign_bytes == 0)
+        return;
+    struct block *messages = gather_all(heap);
     heap->foreign_bytes = 0;
-    post_messages(heap, gathering.pending);
+    post_messages(heap, messages);
 }
 
 /* ---- foreign lists ---- */

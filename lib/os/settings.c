@@ -185,17 +185,24 @@ static void show_expected(struct text *line, const struct setting *setting)
     show_limit(line, setting->kind, setting->most);
 }
 
-#define SHOWN_BYTES_MOST 40U
+/* A program started with thousands of wrong variables is told of the first of them only. */
+#define WARNINGS_MOST 16U
+#define SHOWN_BYTES   41U
 
-/* The beginning of what stood in the environment. What would not stay within the line is shown as a question
- * mark. */
+static bool silent;
+
+static void warn(struct text *line)
+{
+    if (settings.verbosity > 0 && !silent)
+        warning_line(line);
+}
+
+/* The beginning of what the environment says, in one line whatever it holds. */
 static void show_given(struct text *line, const char *given, size_t length)
 {
-    char shown[SHOWN_BYTES_MOST + 1] = {0};
-    strncpy(shown, given, length < SHOWN_BYTES_MOST ? length : SHOWN_BYTES_MOST);
-    for (char *one = shown; *one != '\0'; one++)
-        if ((unsigned char)*one < ' ' || *one == 0x7f)
-            *one = '?';
+    char shown[SHOWN_BYTES] = {0};
+    for (size_t i = 0; i < length && i < sizeof shown - 1 && given[i] != '\0'; i++)
+        shown[i] = (unsigned char)given[i] < ' ' || given[i] == 0x7f ? '?' : given[i];
     text_string(line, shown);
 }
 
@@ -204,12 +211,11 @@ static void warn_value(const struct setting *setting, const char *text)
     struct text line = {0};
     text_string(&line, setting->name);
     text_string(&line, "=");
-    show_given(&line, text, SHOWN_BYTES_MOST);
+    show_given(&line, text, SHOWN_BYTES);
     text_string(&line, " is not understood");
     show_expected(&line, setting);
     text_string(&line, "; the default is used");
-    if (settings.verbosity > 0)
-        warning_line(&line);
+    warn(&line);
 }
 
 static void warn_name(const char *assignment, size_t length)
@@ -218,8 +224,7 @@ static void warn_name(const char *assignment, size_t length)
     text_string(&line, "there is no setting ");
     show_given(&line, assignment, length);
     text_string(&line, "; it is ignored");
-    if (settings.verbosity > 0)
-        warning_line(&line);
+    warn(&line);
 }
 
 bool settings_apply(const char *assignment)
@@ -242,6 +247,16 @@ bool settings_apply(const char *assignment)
     return false;
 }
 
+static void apply_counting(const char *assignment, unsigned *mistakes)
+{
+    if (settings_apply(assignment) || ++*mistakes != WARNINGS_MOST)
+        return;
+    struct text line = {0};
+    text_string(&line, "further mistakes in settings are not shown");
+    warn(&line);
+    silent = true;
+}
+
 void settings_read(void)
 {
     static atomic_flag done = ATOMIC_FLAG_INIT;
@@ -249,13 +264,14 @@ void settings_read(void)
         return;
     if (getauxval(AT_SECURE) != 0)
         return;
+    unsigned mistakes = 0;
     /* The verbosity first: it decides whether the others' warnings are shown. */
     for (char **variable = environ; *variable != NULL; variable++)
         if (strncmp(*variable, "TARN_VERBOSE=", 13) == 0)
-            settings_apply(*variable);
+            apply_counting(*variable, &mistakes);
     for (char **variable = environ; *variable != NULL; variable++)
         if (strncmp(*variable, "TARN_", 5) == 0 && strncmp(*variable, "TARN_VERBOSE=", 13) != 0)
-            settings_apply(*variable);
+            apply_counting(*variable, &mistakes);
 }
 
 static uint64_t read_value(const struct setting *setting)

@@ -1,6 +1,6 @@
 /* The process as a whole: its start, its forks, its end, and memory given back on request.
  *
- * Malloc works before any of this has run. Lock order at fork: late heap, raw, housekeeper
+ * Malloc works before any of this has run. Lock order at fork: late heap, raw, housekeeper, guard
  * (docs/concurrency.md).
  */
 #include "api/report.h"
@@ -8,7 +8,10 @@
 #include "api/names.h"
 #include "arena/arena_list.h"
 #include "arena/housekeeper.h"
+#include "guard/guard.h"
+#include "guard/guard_report.h"
 #include "heap/park.h"
+#include "heap/sample.h"
 #include "heap/slot_cache.h"
 #include "heap/thread.h"
 #include "heap/tick.h"
@@ -25,12 +28,14 @@ static void before_fork(void)
     thread_before_fork();
     raw_before_fork();
     housekeeper_before_fork();
+    guard_before_fork();
     lock_forking = true;
 }
 
 static void unlock_all(void)
 {
     lock_forking = false;
+    guard_after_fork();
     housekeeper_after_fork();
     raw_after_fork();
     thread_after_fork();
@@ -57,10 +62,19 @@ static bool drop_caches(void)
     return housekeeper_reclaim() || gave_back;
 }
 
+static void start_sampling(void)
+{
+    guard_report_start();
+    if (heap_self != &heap_none)
+        sample_begin(heap_self);
+}
+
 __attribute__((constructor(101))) static void start(void)
 {
     settings_read();
     thread_initialise();
+    if (settings.guard_interval > 0)
+        start_sampling();
     map_moves_several(); /* asks the kernel, while there is one thread */
     slot_cache_last_resort = drop_caches;
     slot_cache_make_way = raw_make_way;

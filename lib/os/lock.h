@@ -4,7 +4,7 @@
  * all of them (api/process); other fork handlers of the program that run in between may call malloc in that
  * same thread. For it the locks are open then: it holds them, and what they guard is whole.
  *
- * Ranks, outermost first: late heap, raw, housekeeper.
+ * Ranks, outermost first: late heap, raw, housekeeper, guard.
  */
 #ifndef TARN_OS_LOCK_H
 #define TARN_OS_LOCK_H

@@ -30,6 +30,14 @@ void map_unmap(void *address, size_t bytes);
  * refused, for example for locked pages: contents are then what they were. */
 bool map_purge(void *address, size_t bytes);
 
+/* Makes pages of a mapping that map_forbid took away readable and writable, fresh and zeroed. False where the
+ * kernel will not. Neither counts the mappings that it cuts or joins. */
+bool map_permit(void *address, size_t bytes);
+
+/* Gives the pages back and keeps the addresses, which nobody may touch from now on. False, and nothing
+ * changed, where the kernel will not. */
+bool map_forbid(void *address, size_t bytes);
+
 /* Whether any of a few pages, looked at in equal distances, is in memory. */
 bool map_is_resident(const void *address, size_t bytes);
 

@@ -29,6 +29,7 @@ struct settings {
     size_t raw_threshold_bytes; /* TARN_RAW_THRESHOLD: larger requests are raw blocks */
     enum huge_pages huge_pages; /* TARN_HUGE_PAGES */
     bool check;                 /* TARN_CHECK */
+    uint64_t guard_interval;    /* TARN_GUARD_SAMPLE: one allocation in so many is guarded; 0: none */
     bool statistics_at_exit;    /* TARN_STATS */
     unsigned verbosity;         /* TARN_VERBOSE */
 };

@@ -232,10 +232,20 @@ void *guard_take(size_t bytes, uint64_t random)
     return NULL;
 }
 
+/* Whether all bytes hold the pattern: the first does, and each is like the one before. */
+static bool is_whole(const char *begin, const char *end)
+{
+    size_t bytes = (size_t)(end - begin);
+    return bytes == 0 ||
+           (*(const unsigned char *)begin == PATTERN && memcmp(begin, begin + 1, bytes - 1) == 0);
+}
+
 /* The first byte outside of the block that is not as it was, looked for from the block outwards, or NULL. */
 static const char *find_damage(const struct guard_place *place)
 {
     struct pages pages = pages_of(place);
+    if (LIKELY(is_whole(place->start + place->bytes, pages.end) && is_whole(pages.begin, place->start)))
+        return NULL;
     for (const char *at = place->start + place->bytes; at < pages.end; at++)
         if (*(const unsigned char *)at != PATTERN)
             return at;

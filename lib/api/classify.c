@@ -1,6 +1,8 @@
 #include "api/classify.h"
 
 #include "base/fatal.h"
+#include "guard/guard.h"
+#include "guard/guard_report.h"
 #include "heap/run.h"
 #include "raw/raw.h"
 
@@ -37,6 +39,10 @@ struct classified classify(const void *pointer)
     if (word_is_run(word))
         return classify_run(pointer, word);
     struct classified found = {.kind = KIND_INVALID};
+    if (word == GUARDED_WORD) {
+        found.kind = guard_is_live(pointer, &found.bytes) ? KIND_GUARDED : KIND_INVALID;
+        return found;
+    }
     uint32_t class;
     found.pool = pool_of_word(pointer, word);
     found.heap = pool_word_heap(word);
@@ -80,7 +86,7 @@ void fatal_invalid(const void *pointer, const char *call)
     text_string(&line, " passed to ");
     text_string(&line, call);
     text_string(&line, ": no live block begins there");
-    fatal_line(&line);
+    guard_report_misuse(&line, pointer);
 }
 
 void fatal_double_free(const void *pointer, size_t bytes)
@@ -99,5 +105,5 @@ void fatal_size(const char *call, const void *pointer, size_t bytes, size_t bloc
     text_string(&line, ", but the block has ");
     text_decimal(&line, block_bytes);
     text_string(&line, " bytes");
-    fatal_line(&line);
+    guard_report_misuse(&line, pointer);
 }

@@ -6,7 +6,7 @@
 #include "heap/heap.h"
 #include "pool/pool.h"
 
-enum kind { KIND_INVALID, KIND_POOL, KIND_RUN, KIND_RAW };
+enum kind { KIND_INVALID, KIND_POOL, KIND_RUN, KIND_RAW, KIND_GUARDED };
 
 struct classified {
     enum kind kind;

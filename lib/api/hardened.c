@@ -144,6 +144,7 @@ static struct live look_up(const void *pointer, const char *call)
     case KIND_RAW:
         return (struct live){.kind = LIVE_RAW, .bytes = raw_asked_bytes(pointer)};
     case KIND_RUN:
+    case KIND_GUARDED:
     case KIND_INVALID:
         break;
     }

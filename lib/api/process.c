@@ -9,8 +9,11 @@
 #include "api/names.h"
 #include "arena/arena_list.h"
 #include "arena/housekeeper.h"
+#include "guard/guard.h"
+#include "guard/guard_report.h"
 #include "heap/inspect.h"
 #include "heap/park.h"
+#include "heap/sample.h"
 #include "heap/slot_cache.h"
 #include "heap/thread.h"
 #include "heap/tick.h"
@@ -37,6 +40,7 @@ static void before_fork(void)
     lock_before_fork();
     raw_before_fork();
     housekeeper_before_fork();
+    guard_before_fork();
     lock_forking = true;
 }
 
@@ -47,6 +51,7 @@ static void unlock_all(void)
         return;
     }
     lock_forking = false;
+    guard_after_fork();
     housekeeper_after_fork();
     raw_after_fork();
     lock_after_fork();
@@ -75,6 +80,13 @@ static bool drop_caches(void)
     return housekeeper_reclaim() || gave_back;
 }
 
+static void start_sampling(void)
+{
+    guard_report_start();
+    if (heap_self != &heap_none)
+        sample_begin(heap_self);
+}
+
 /* The first constructor of the process, by the linker's -z initfirst: handlers of fork that are registered
  * later run before the locks are taken, and after they are released. Not even that of the C library has run.
  */
@@ -86,6 +98,8 @@ __attribute__((constructor(101))) static void start(int count, char **arguments,
         environ = environment;
     settings_read();
     thread_initialise();
+    if (!TARN_HARDENED && settings.guard_interval > 0)
+        start_sampling();
     map_moves_several(); /* asks the kernel, while there is one thread */
     map_count_limit();   /* reads a file, which a program may forbid itself later */
     slot_cache_last_resort = drop_caches;

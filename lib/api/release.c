@@ -10,6 +10,8 @@
 #include "api/names.h"
 #include "base/counters.h"
 #include "base/fatal.h"
+#include "guard/guard.h"
+#include "guard/guard_report.h"
 #include "heap/mailbox.h"
 #include "heap/run.h"
 #include "heap/thread.h"
@@ -100,7 +102,9 @@ static OUT_OF_LINE void free_not_sent(uint64_t word, void *pointer)
 {
     if (run_begins(pointer, word) && LIKELY(run_kept_at_once(heap_self, pointer, run_word_slots(word))))
         return;
-    if (word == 0 || word_is_run(word))
+    if (word == GUARDED_WORD)
+        guard_free(pointer);
+    else if (word == 0 || word_is_run(word))
         free_large(pointer, word);
     else
         free_in_pool_rarely(pointer);
@@ -181,6 +185,8 @@ EXPORT void tarn_free(void *pointer)
  * as large as needed where it was. */
 static bool fits(struct classified found, size_t bytes)
 {
+    if (found.kind == KIND_GUARDED)
+        return bytes == found.bytes;
     if (bytes > found.bytes)
         return false;
     if (found.kind == KIND_RAW)

@@ -29,6 +29,7 @@ EXPORT struct tarn_mallinfo2_result tarn_mallinfo2(void)
     info.hblkhd = s.raw.live_bytes;
     info.uordblks = s.block_bytes_used + s.run_slots * SLOT_BYTES;
     info.fordblks = info.arena - info.uordblks;
+    info.uordblks += s.guard.live_bytes;
     info.keepcost = (s.dirty_slots + s.kept_slots) * SLOT_BYTES + s.raw.cached_bytes;
     return info;
 }
@@ -81,6 +82,8 @@ static void xml_totals(FILE *stream, const struct statistics *s)
     fprintf(stream, "<blocks used_bytes=\"%zu\"/>\n<runs count=\"%zu\"/>\n", s->block_bytes_used, s->runs);
     fprintf(stream, "<raw count=\"%zu\" bytes=\"%zu\" cached_count=\"%zu\" cached_bytes=\"%zu\"/>\n",
             s->raw.live_blocks, s->raw.live_bytes, s->raw.cached_blocks, s->raw.cached_bytes);
+    fprintf(stream, "<guarded count=\"%zu\" bytes=\"%zu\" waiting=\"%zu\"/>\n", s->guard.live_blocks,
+            s->guard.live_bytes, s->guard.waiting);
     fprintf(stream, "<heaps count=\"%zu\" parked=\"%zu\"/>\n", s->heaps, s->heaps_parked);
     fprintf(stream,
             "<released purged_bytes=\"%llu\" purge_calls=\"%llu\" retired_arenas=\"%llu\" "
@@ -163,6 +166,8 @@ static void print_totals(int to, const struct statistics *s)
     line_bytes(to, "in pools", s->pool_slots * SLOT_BYTES);
     line_bytes(to, "in runs", s->run_slots * SLOT_BYTES);
     line_bytes(to, "in raw blocks", s->raw.live_bytes);
+    if (settings.guard_interval > 0)
+        line_bytes(to, "in guarded blocks", s->guard.live_bytes);
     line_bytes(to, "free and perhaps resident (dirty)", s->dirty_slots * SLOT_BYTES);
     line_bytes(to, "empty, kept by heaps", s->kept_slots * SLOT_BYTES);
     line_bytes(to, "in cached raw mappings", s->raw.cached_bytes);

@@ -64,6 +64,8 @@ static void *resize(void *pointer, struct classified found, size_t bytes)
                 return resized;
         }
         break;
+    case KIND_GUARDED: /* moved always, so that the new end is guarded too */
+        break;
     case KIND_POOL:
     case KIND_INVALID:
         if (may_stay(found.bytes, bytes))

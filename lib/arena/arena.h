@@ -30,6 +30,7 @@
  * A slot map word says who serves the slot, and where its pool or run begins:
  *   0                                        nobody
  *   heap | offset of the descriptor          a pool's slot, owned by that heap (pool/pool)
+ *   GUARDED_WORD                             guarded blocks (guard/guard)
  *   1 | slots << 16 | first slot << 32       the first slot of a run (its other slots hold 0)
  */
 #ifndef TARN_ARENA_ARENA_H
@@ -61,6 +62,9 @@
 
 /* Claims of contiguous slots do not cross a word of the bitmap; runs are at most this long. */
 #define SPAN_SLOTS_MOST 32U
+
+/* Every slot of a guarded arena (guard/guard), whose header has no bitmaps and is in no list. */
+#define GUARDED_WORD UINT64_C(2)
 
 static inline uint64_t run_word(uint32_t first_slot, uint32_t slots)
 {

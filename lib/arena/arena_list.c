@@ -200,11 +200,17 @@ static void raise_bound(uint32_t number)
         ;
 }
 
+/* An inaccessible part in the middle of a mapping makes three of it. */
+#define FORBIDDEN_MAPPINGS 2
+
 /* Where a page is larger than what is to spare, there is no guard. */
 static void forbid(struct arena *arena, size_t begin, size_t end)
 {
     begin = bits_align_up(begin, map_page_bytes());
-    arena->forbidden += begin < end && map_forbid((char *)arena + begin, end - begin);
+    if (begin >= end || !map_forbid((char *)arena + begin, end - begin))
+        return;
+    arena->forbidden++;
+    map_count_add(FORBIDDEN_MAPPINGS);
 }
 
 static struct arena *map_arena(void)
@@ -335,7 +341,7 @@ void arena_list_revive(struct arena *arena)
 void arena_list_unmap(struct arena *arena)
 {
     uint32_t number = arena->number;
-    map_count_add(-2 * (long)arena->forbidden);
+    map_count_add(-FORBIDDEN_MAPPINGS * (long)arena->forbidden);
     map_unmap(arena, ARENA_BYTES);
     give_number(number);
 }

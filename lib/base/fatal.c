@@ -14,9 +14,15 @@ static void print_prefixed(const char *prefix, const struct text *line)
     text_write_line(&whole, STDERR_FILENO);
 }
 
-void fatal_line(struct text *line)
+void fatal_say(struct text *line)
 {
     print_prefixed("tarn: fatal: ", line);
+    line->length = 0;
+}
+
+void fatal_line(struct text *line)
+{
+    fatal_say(line);
     abort();
 }
 

@@ -13,6 +13,9 @@
 /* Prints "tarn: fatal: " and the line, then aborts. */
 COLD __attribute__((noreturn)) void fatal_line(struct text *line);
 
+/* Prints "tarn: fatal: " and the line; the caller ends the process, or lets a signal end it. */
+COLD void fatal_say(struct text *line);
+
 /* tarn: fatal: <what> 0x… */
 COLD __attribute__((noreturn)) void fatal_pointer(const char *what, const void *pointer);
 

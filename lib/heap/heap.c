@@ -5,6 +5,7 @@
 #include "base/fatal.h"
 #include "heap/mailbox.h"
 #include "heap/park.h"
+#include "heap/sample.h"
 #include "heap/slot_cache.h"
 #include "heap/tick.h"
 #include "os/settings.h"
@@ -385,6 +386,8 @@ void heap_initialise(struct heap *heap, uint32_t number)
     heap->reader = &heap->own_reader;
     heap->budget_full_bytes = TICK_BUDGET_LEAST_BYTES;
     heap->budget_bytes = TICK_BUDGET_LEAST_BYTES;
+    if (settings.guard_interval > 0)
+        sample_begin(heap);
 }
 
 static bool bin_is_valid(struct heap *heap, uint32_t class)

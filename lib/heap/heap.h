@@ -120,6 +120,8 @@ struct heap {
     int64_t budget_full_bytes;     /* what budget_bytes is set to at the next heartbeat */
     uint64_t heartbeat_ms;
     uint64_t tick_ms;
+    int64_t sample_rest_bytes; /* beyond budget_bytes, until the next look at sampling (sample) */
+    uint64_t sample_random;
     struct reader *reader; /* the running or tending thread's */
     struct reader own_reader;
     struct quarantine quarantine;

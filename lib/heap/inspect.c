@@ -6,7 +6,7 @@ static struct pool *pool_at_word(const struct block *block, uint32_t *class)
 {
     uint64_t word =
         atomic_load_explicit(&arena_of(block)->slot_map[arena_slot_of(block)], memory_order_acquire);
-    if (word == 0 || word_is_run(word) || !pool_word_has_block(block, word, class))
+    if (!pool_word_is_plain(word & ~POOL_WORD_CHECKED) || !pool_word_has_block(block, word, class))
         return NULL;
     return pool_of_word(block, word);
 }

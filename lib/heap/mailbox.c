@@ -323,8 +323,8 @@ static bool list_is_valid(const struct foreign *foreign, uint32_t class, size_t 
     size_t most = ((size_t)1 << 40) / foreign->block_bytes; /* a ring would have no end */
     for (const struct block *block = foreign->free; block != &pool_end; block = block_next(block)) {
         uint32_t found;
-        if ((const void *)block_canary(block) != foreign || !class_of_block(block, &found) || found != class ||
-            most-- == 0)
+        if ((const void *)block_canary(block) != foreign || !class_of_block(block, &found) ||
+            found != class || most-- == 0)
             return false;
         *bytes += foreign->block_bytes;
     }

@@ -2,8 +2,10 @@
  * thread's own. */
 #include "base/counters.h"
 #include "heap/heap.h"
+#include "heap/sample.h"
 #include "heap/thread.h"
 #include "heap/tick.h"
+#include "os/settings.h"
 
 #include <errno.h>
 
@@ -30,7 +32,11 @@ void *heap_malloc_slow(struct heap *heap, size_t bytes)
     uint32_t class = class_of_size(bytes == 0 ? 1 : bytes);
     if (heap == &heap_none)
         heap = thread_heap();
-    void *block = heap != NULL ? take(heap, class) : take_late(class);
+    void *block = NULL;
+    if (!TARN_HARDENED && heap != NULL && UNLIKELY(settings.guard_interval > 0))
+        block = sample_take(heap, bytes);
+    if (block == NULL)
+        block = heap != NULL ? take(heap, class) : take_late(class);
     if (UNLIKELY(block == NULL))
         errno = ENOMEM;
     return block;

@@ -5,8 +5,10 @@
 #include "heap/park.h"
 #include "heap/quarantine.h"
 #include "heap/run.h"
+#include "heap/sample.h"
 #include "heap/slot_cache.h"
 #include "os/clock.h"
+#include "os/settings.h"
 
 static void no_duty(uint64_t now_ms)
 {
@@ -27,7 +29,10 @@ static void adapt_budget(struct heap *heap, uint64_t now_ms)
     else if (heap->budget_full_bytes < TICK_BUDGET_MOST_BYTES)
         heap->budget_full_bytes *= 2;
     heap->heartbeat_ms = now_ms;
+    int64_t left_bytes = heap->budget_bytes;
     heap->budget_bytes = heap->budget_full_bytes;
+    if (settings.guard_interval > 0)
+        sample_shorten(heap, left_bytes + heap->sample_rest_bytes);
 }
 
 static void tick_own(struct heap *heap)

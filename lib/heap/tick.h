@@ -13,6 +13,7 @@
 #define TARN_HEAP_TICK_H
 
 #include "heap/heap.h"
+#include "os/settings.h"
 
 #define TICK_BUDGET_LEAST_BYTES 512
 #define TICK_BUDGET_SOON_BYTES  4096
@@ -41,8 +42,11 @@ static inline void tick_spend(struct heap *heap, size_t bytes)
 /* There may be something to purge before long: shortens the budget. */
 static inline void tick_soon(struct heap *heap)
 {
-    if (heap->budget_bytes > TICK_BUDGET_SOON_BYTES)
+    if (heap->budget_bytes > TICK_BUDGET_SOON_BYTES) {
+        if (settings.guard_interval > 0)
+            heap->sample_rest_bytes += heap->budget_bytes - TICK_BUDGET_SOON_BYTES;
         heap->budget_bytes = TICK_BUDGET_SOON_BYTES;
+    }
 }
 
 /* Sets the one duty of the layers above (raw). Never blocks, may be called by any thread. */

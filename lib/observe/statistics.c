@@ -62,6 +62,7 @@ void statistics_collect(struct statistics *statistics)
     statistics->heaps = park_bound();
     for (uint32_t number = 0; number < park_bound(); number++)
         statistics->heaps_parked += park_is_parked(number);
+    statistics->guard = guard_totals();
     statistics->raw = raw_totals();
     statistics->housekeeper = housekeeper_totals();
 }

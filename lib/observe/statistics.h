@@ -8,6 +8,7 @@
 #define TARN_OBSERVE_STATISTICS_H
 
 #include "arena/housekeeper.h"
+#include "guard/guard.h"
 #include "pool/size_class.h"
 #include "raw/raw.h"
 
@@ -34,6 +35,7 @@ struct statistics {
     size_t block_bytes_used; /* in live blocks of pools */
     size_t heaps;
     size_t heaps_parked;
+    struct guard_totals guard;
     struct raw_totals raw;
     struct housekeeper_totals housekeeper;
 };

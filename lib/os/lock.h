@@ -11,7 +11,7 @@
  * Hence the fork gate, held by a thread that forks from before it waits for the locks that others take often:
  * those pass through the gate first.
  *
- * Ranks, outermost first: registering, late heap, fork gate, raw, housekeeper.
+ * Ranks, outermost first: registering, late heap, fork gate, raw, housekeeper, guard.
  */
 #ifndef TARN_OS_LOCK_H
 #define TARN_OS_LOCK_H

@@ -126,6 +126,26 @@ bool map_purge(void *address, size_t bytes)
     return result == 0;
 }
 
+bool map_permit(void *address, size_t bytes)
+{
+    int saved_errno = errno;
+    counter_add(COUNTER_MAP, 1);
+    int result = mprotect(address, bytes, PROT_READ | PROT_WRITE);
+    errno = saved_errno;
+    return result == 0;
+}
+
+/* Mapped anew, which gives the pages back in the same call. */
+bool map_forbid(void *address, size_t bytes)
+{
+    int saved_errno = errno;
+    counter_add(COUNTER_MAP, 1);
+    void *result =
+        mmap(address, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    errno = saved_errno;
+    return result == address;
+}
+
 bool map_is_resident(const void *address, size_t bytes)
 {
     int saved_errno = errno;
@@ -173,18 +193,6 @@ bool map_forbid_fresh(void *address, size_t bytes)
     bool mapped = map_there(address, bytes, PROT_NONE);
     map_count_add(mapped);
     return mapped;
-}
-
-/* Mapped anew, which gives the pages back in the same call. */
-bool map_forbid(void *address, size_t bytes)
-{
-    int saved_errno = errno;
-    counter_add(COUNTER_MAP, 1);
-    bool forbidden = mmap(address, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
-                          -1, 0) == address;
-    map_count_add(forbidden ? 2 : 0);
-    errno = saved_errno;
-    return forbidden;
 }
 
 /* A failed mremap may have unmapped its target: it is mapped anew, if it has to be. */

@@ -30,6 +30,14 @@ void map_unmap(void *address, size_t bytes);
  * refused, for example for locked pages: contents are then what they were. */
 bool map_purge(void *address, size_t bytes);
 
+/* Makes pages of a mapping that map_forbid took away readable and writable, fresh and zeroed. False where the
+ * kernel will not. Neither counts the mappings that it cuts or joins. */
+bool map_permit(void *address, size_t bytes);
+
+/* Gives the pages back and keeps the addresses, which nobody may touch from now on. False, and nothing
+ * changed, where the kernel will not. */
+bool map_forbid(void *address, size_t bytes);
+
 /* Whether any of a few pages, looked at in equal distances, is in memory. */
 bool map_is_resident(const void *address, size_t bytes);
 
@@ -40,10 +48,8 @@ void map_allow_huge(void *address, size_t bytes, bool allow);
  * where something is. */
 bool map_extend(void *end, size_t bytes);
 
-/* The hardened build: makes mapped pages inaccessible, and gives back what they held; and takes addresses
- * where nothing is mapped, for nobody. False, and nothing changed, where the kernel will not, or where
- * something is mapped. The first counts as two mappings more, the second as one. */
-bool map_forbid(void *address, size_t bytes);
+/* Takes addresses where nothing is mapped, so that nobody may touch them, as one mapping more. False, and
+ * nothing changed, where something is mapped. */
 bool map_forbid_fresh(void *address, size_t bytes);
 
 /* Moves pages of one mapping, or of a part of one, onto a mapped place of the same length, whose pages they

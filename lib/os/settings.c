@@ -18,11 +18,12 @@ struct settings settings = {
     .quarantine_bytes = 512U << 10,
     .exit_check = true,
     .check = false,
+    .guard_interval = 0,
     .statistics_at_exit = false,
     .verbosity = 1,
 };
 
-enum kind { KIND_BYTES, KIND_MILLISECONDS, KIND_SWITCH, KIND_NUMBER, KIND_HUGE_PAGES };
+enum kind { KIND_BYTES, KIND_MILLISECONDS, KIND_SWITCH, KIND_NUMBER, KIND_SHARE, KIND_HUGE_PAGES };
 
 struct setting {
     const char *name;
@@ -42,6 +43,7 @@ static const struct setting table[] = {
     {"TARN_QUARANTINE", KIND_BYTES, 0, 1U << 30, &settings.quarantine_bytes},
     {"TARN_EXIT_CHECK", KIND_SWITCH, 0, 1, &settings.exit_check},
     {"TARN_CHECK", KIND_SWITCH, 0, 1, &settings.check},
+    {"TARN_GUARD_SAMPLE", KIND_SHARE, 0, UINT64_C(1) << 32, &settings.guard_interval},
     {"TARN_STATS", KIND_SWITCH, 0, 1, &settings.statistics_at_exit},
     {"TARN_VERBOSE", KIND_NUMBER, 0, 2, &settings.verbosity},
 };
@@ -103,6 +105,15 @@ static bool parse_word(const char *text, const char *const *words, size_t count,
     return false;
 }
 
+/* "1/N" is N, one in N; "0" and "off" are 0, none. */
+static bool parse_share(const char *text, uint64_t *result)
+{
+    *result = 0;
+    if (strcmp(text, "0") == 0 || strcmp(text, "off") == 0)
+        return true;
+    return strncmp(text, "1/", 2) == 0 && parse_number(text + 2, no_units, result) && *result > 0;
+}
+
 static bool parse(const struct setting *setting, const char *text, uint64_t *result)
 {
     static const char *const switch_words[] = {"0", "1", "off", "on", "no", "yes"};
@@ -116,6 +127,9 @@ static bool parse(const struct setting *setting, const char *text, uint64_t *res
         break;
     case KIND_NUMBER:
         parsed = parse_number(text, no_units, result);
+        break;
+    case KIND_SHARE:
+        parsed = parse_share(text, result);
         break;
     case KIND_SWITCH:
         parsed = parse_word(text, switch_words, 6, result);
@@ -134,6 +148,7 @@ static void store(const struct setting *setting, uint64_t value)
         *(size_t *)setting->value = (size_t)value;
         break;
     case KIND_MILLISECONDS:
+    case KIND_SHARE:
         *(uint64_t *)setting->value = value;
         break;
     case KIND_NUMBER:
@@ -150,7 +165,11 @@ static void store(const struct setting *setting, uint64_t value)
 
 static void show_limit(struct text *line, enum kind kind, uint64_t number)
 {
-    if (kind == KIND_BYTES) {
+    if (kind == KIND_SHARE) {
+        text_string(line, number == 0 ? "off" : "1/");
+        if (number > 0)
+            text_decimal(line, number);
+    } else if (kind == KIND_BYTES) {
         text_bytes(line, number);
     } else {
         text_decimal(line, number);
@@ -165,6 +184,9 @@ static void show_expected(struct text *line, const struct setting *setting)
     switch (setting->kind) {
     case KIND_SWITCH:
         text_string(line, "0 or 1");
+        return;
+    case KIND_SHARE:
+        text_string(line, "1/N with N from 1 to 4294967296, or off");
         return;
     case KIND_HUGE_PAGES:
         text_string(line, "never, system, raw or always");
@@ -280,6 +302,7 @@ static uint64_t read_value(const struct setting *setting)
     case KIND_BYTES:
         return *(const size_t *)setting->value;
     case KIND_MILLISECONDS:
+    case KIND_SHARE:
         return *(const uint64_t *)setting->value;
     case KIND_NUMBER:
         return *(const unsigned *)setting->value;

@@ -31,6 +31,7 @@ struct settings {
     size_t quarantine_bytes;    /* TARN_QUARANTINE, of a thread; hardened build */
     bool exit_check;            /* TARN_EXIT_CHECK; hardened build */
     bool check;                 /* TARN_CHECK */
+    uint64_t guard_interval;    /* TARN_GUARD_SAMPLE: one allocation in so many is guarded; 0: none */
     bool statistics_at_exit;    /* TARN_STATS */
     unsigned verbosity;         /* TARN_VERBOSE */
 };

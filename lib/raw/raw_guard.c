@@ -20,6 +20,7 @@ bool raw_guard_map(size_t bytes, size_t alignment, struct raw_piece *piece)
     }
     piece->bytes = bytes;
     piece->guard_end = true;
+    map_count_add(1);
     piece->guard_begin = map_forbid_fresh(piece->address - page, page);
     return true;
 }
@@ -29,7 +30,7 @@ void raw_guard_unmap(const struct raw_piece *piece)
     size_t before = piece->guard_begin ? map_page_bytes() : 0;
     size_t behind = piece->guard_end ? map_page_bytes() : 0;
     map_unmap(piece->address - before, before + piece->bytes + behind);
-    map_count_add(-(piece->guard_begin ? 1 : 0) - (piece->guard_end ? 2 : 0));
+    map_count_add(-(long)piece->guard_begin - (long)piece->guard_end);
 }
 
 void raw_guard_retire(const struct raw_piece *piece)
@@ -39,7 +40,6 @@ void raw_guard_retire(const struct raw_piece *piece)
         raw_guard_unmap(piece);
         return;
     }
-    map_count_add(-2); /* one mapping as before, of another kind */
     if (place->address != NULL)
         raw_guard_unmap(place);
     *place = *piece;

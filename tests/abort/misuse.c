@@ -1,6 +1,6 @@
 /*
  * Misuses the allocator in one way, named by the argument, and says so when nobody noticed.
- * tests/misuse/check runs each way in a child and compares with its table. Without an argument: lists the
+ * tests/abort/check runs each way in a child and compares with its table. Without an argument: lists the
  * names.
  */
 #include "../support.h"

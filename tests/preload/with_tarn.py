@@ -28,6 +28,8 @@ def environment(preloaded, **extra):
     variables.update(extra)
     if preloaded:
         variables["LD_PRELOAD"] = LIBRARY
+        if "TARN_GUARD_SAMPLE" in os.environ:
+            variables["TARN_GUARD_SAMPLE"] = os.environ["TARN_GUARD_SAMPLE"]
     return variables
 
 

@@ -62,6 +62,9 @@ static const struct good good[] = {
     {"TARN_CHECK=off", FIELD(check), false},
     {"TARN_CHECK=yes", FIELD(check), true},
     {"TARN_CHECK=no", FIELD(check), false},
+    {"TARN_GUARD_SAMPLE=1/1", FIELD(guard_interval), 1},
+    {"TARN_GUARD_SAMPLE=1/4294967296", FIELD(guard_interval), UINT64_C(1) << 32},
+    {"TARN_GUARD_SAMPLE=off", FIELD(guard_interval), 0},
     {"TARN_STATS=1", FIELD(statistics_at_exit), true},
     {"TARN_STATS=0", FIELD(statistics_at_exit), false},
     {"TARN_VERBOSE=0", FIELD(verbosity), 0},
@@ -70,6 +73,8 @@ static const struct good good[] = {
 
 #define LIMITS_BYTES "a number with a unit such as 64M from 0 B to 64.0 TiB; the default is used"
 #define LIMITS_TIME  "a number with a unit such as 250ms from 0 ms to 86400000 ms; the default is used"
+
+#define LIMITS_SHARE "1/N with N from 1 to 4294967296, or off; the default is used"
 
 /* The assignment, and what follows it in the warning. */
 static const char *const bad[][2] = {
@@ -96,8 +101,7 @@ static const char *const bad[][2] = {
      "a number with a unit such as 64M from 64.0 KiB to 512.0 KiB; the default is used"},
     {"TARN_RAW_THRESHOLD=524289",
      "a number with a unit such as 64M from 64.0 KiB to 512.0 KiB; the default is used"},
-    {"TARN_QUARANTINE=1025M",
-     "a number with a unit such as 64M from 0 B to 1.0 GiB; the default is used"},
+    {"TARN_QUARANTINE=1025M", "a number with a unit such as 64M from 0 B to 1.0 GiB; the default is used"},
     {"TARN_PURGE_DELAY=250", LIMITS_TIME},
     {"TARN_PURGE_DELAY=1h", LIMITS_TIME},
     {"TARN_PURGE_DELAY=86400001ms", LIMITS_TIME},
@@ -105,6 +109,9 @@ static const char *const bad[][2] = {
     {"TARN_HUGE_PAGES=Always", "never, system, raw or always; the default is used"},
     {"TARN_CHECK=", "0 or 1; the default is used"},
     {"TARN_CHECK=2", "0 or 1; the default is used"},
+    {"TARN_GUARD_SAMPLE=100", LIMITS_SHARE},
+    {"TARN_GUARD_SAMPLE=1/0", LIMITS_SHARE},
+    {"TARN_GUARD_SAMPLE=1/4294967297", LIMITS_SHARE},
     {"TARN_STATS=true", "0 or 1; the default is used"},
     {"TARN_VERBOSE=3", "a number from 0 to 2; the default is used"},
     {"TARN_VERBOSE=1K", "a number from 0 to 2; the default is used"},
@@ -250,7 +257,8 @@ static void check_process(const char *const *environment, const char *expected)
     "TARN_DIRTY_LIMIT=4.0 MiB\nTARN_PURGE_DELAY=1000 ms\nTARN_RAW_CACHE=64.0 MiB\nTARN_RUN_THRESHOLD=32.0 "  \
     "KiB\n"                                                                                                  \
     "TARN_RAW_THRESHOLD=512.0 KiB\nTARN_HUGE_PAGES=system\nTARN_QUARANTINE=512.0 "                           \
-    "KiB\nTARN_EXIT_CHECK=1\nTARN_CHECK=0\nTARN_STATS=0\n"
+    "KiB\nTARN_EXIT_CHECK=1\nTARN_CHECK=0\n"                                                                 \
+    "TARN_GUARD_SAMPLE=off\nTARN_STATS=0\n"
 
 static void without_variables_the_defaults_stand(void **state)
 {
@@ -263,15 +271,21 @@ static void without_variables_the_defaults_stand(void **state)
 static void variables_are_read_at_the_start(void **state)
 {
     (void)state;
-    static const char *const environment[] = {
-        "TARN_RAW_CACHE=1G",       "TARN_PURGE_DELAY=3s",   "HOME=/",
-        "TARN_RAW_THRESHOLD=100K", "TARN_CHECK=yes",        "TARN_VERBOSE=0",
-        "TARN_NONSENSE=1",         "TARN_DIRTY_LIMIT=many", NULL};
+    static const char *const environment[] = {"TARN_RAW_CACHE=1G",
+                                              "TARN_PURGE_DELAY=3s",
+                                              "HOME=/",
+                                              "TARN_RAW_THRESHOLD=100K",
+                                              "TARN_CHECK=yes",
+                                              "TARN_VERBOSE=0",
+                                              "TARN_NONSENSE=1",
+                                              "TARN_GUARD_SAMPLE=1/50",
+                                              "TARN_DIRTY_LIMIT=many",
+                                              NULL};
     check_process(environment,
                   "TARN_DIRTY_LIMIT=4.0 MiB\nTARN_PURGE_DELAY=3000 ms\nTARN_RAW_CACHE=1.0 GiB\n"
                   "TARN_RUN_THRESHOLD=32.0 KiB\nTARN_RAW_THRESHOLD=100.0 KiB\nTARN_HUGE_PAGES=system\n"
                   "TARN_QUARANTINE=512.0 KiB\nTARN_EXIT_CHECK=1\n"
-                  "TARN_CHECK=1\nTARN_STATS=0\nTARN_VERBOSE=0\n");
+                  "TARN_CHECK=1\nTARN_GUARD_SAMPLE=1/50\nTARN_STATS=0\nTARN_VERBOSE=0\n");
 }
 
 static void mistakes_are_told_once_each(void **state)

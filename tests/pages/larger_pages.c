@@ -1,10 +1,11 @@
-/* A kernel with larger pages, PAGE_BYTES each, for a program that this library is preloaded to. The calls that
- * concern pages are refused as such a kernel refuses them, or the program ends with a line where that kernel
- * would round up a length: the library under test is to know its pages. What the kernel beneath maps at a
- * smaller alignment is mapped again. Called before main and by malloc: nothing in here allocates.
+/* A kernel with larger pages, PAGE_BYTES each, for a program that this library is preloaded to. The calls
+ * that concern pages are refused as such a kernel refuses them, or the program ends with a line where that
+ * kernel would round up a length: the library under test is to know its pages. What the kernel beneath maps
+ * at a smaller alignment is mapped again. Called before main and by malloc: nothing in here allocates.
  *
- * Files are left alone, and so is what the C library maps for itself: those calls do not come by here. liburcu
- * leaves it to the kernel to round up what it maps; Tarn's mappings are told from it by MAP_NORESERVE. */
+ * Files are left alone, and so is what the C library maps for itself: those calls do not come by here.
+ * liburcu leaves it to the kernel to round up what it maps; Tarn's mappings are told from it by
+ * MAP_NORESERVE. */
 #undef _FILE_OFFSET_BITS /* both of mmap and mmap64 are defined below */
 
 #include <errno.h>

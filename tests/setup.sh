@@ -67,7 +67,11 @@ setup_build() {
     shift
     if [ -e "$folder/build.ninja" ]; then
         echo "== building in $folder: meson configure $*"
-        [ $# -eq 0 ] || meson configure "$folder" "$@" || exit 1
+        local option changeable=()
+        for option; do # the compilers of a folder are chosen once
+            [[ $option == --cross-file=* ]] || changeable+=("$option")
+        done
+        [ ${#changeable[@]} -eq 0 ] || meson configure "$folder" "${changeable[@]}" || exit 1
     else
         echo "== building in $folder: meson setup $*"
         meson setup "$folder" "$@" > "$folder.log" 2>&1 || {

@@ -1,7 +1,8 @@
 # Sourced by tests/run, stress/run and bench/run: gets what is missing, builds. Every step says what it does.
 # shellcheck shell=bash
 #
-#   setup_packages PACKAGE...        installs those Debian packages that are not installed
+#   setup_packages PACKAGE...        installs those Debian packages that are not installed; NAME:arm64 from that
+#                                    architecture's, beside this machine's
 #   setup_build FOLDER [OPTION...]   configures a build folder (new or not) with these meson options and builds it
 #
 # Run from the top of the source tree. Both end the script with status 1 when they cannot do their part.
@@ -16,14 +17,31 @@ if [ ! -e /usr/sbin/policy-rc.d ]; then
     chmod 755 /usr/sbin/policy-rc.d
     trap "rm -f /usr/sbin/policy-rc.d" EXIT
 fi
+for package; do
+    case $package in
+    *:*) architecture=${package#*:} ;;
+    *) continue ;;
+    esac
+    if ! dpkg --print-foreign-architectures | grep -qx "$architecture"; then
+        dpkg --add-architecture "$architecture"
+        apt-get update -q
+    fi
+done
 if ! ls /var/lib/apt/lists/*Packages* > /dev/null 2>&1; then
     apt-get update -q
 fi
 apt-get install -q -y --no-install-recommends "$@"
 '
 
+# A name alone means this machine's architecture; libraries of another may lie beside it.
 setup_is_installed() {
-    [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2> /dev/null)" = installed ]
+    local architecture='all|'
+    case $1 in
+    *:*) architecture=${1#*:} ;;
+    *) architecture+=$(dpkg --print-architecture) ;;
+    esac
+    dpkg-query -W -f='${Architecture} ${db:Status-Status}\n' "$1" 2> /dev/null |
+        grep -qxE "($architecture) installed"
 }
 
 setup_packages() {
@@ -49,7 +67,11 @@ setup_build() {
     shift
     if [ -e "$folder/build.ninja" ]; then
         echo "== building in $folder: meson configure $*"
-        [ $# -eq 0 ] || meson configure "$folder" "$@" || exit 1
+        local option changeable=()
+        for option; do # the compilers of a folder are chosen once
+            [[ $option == --cross-file=* ]] || changeable+=("$option")
+        done
+        [ ${#changeable[@]} -eq 0 ] || meson configure "$folder" "${changeable[@]}" || exit 1
     else
         echo "== building in $folder: meson setup $*"
         meson setup "$folder" "$@" > "$folder.log" 2>&1 || {

@@ -2,6 +2,10 @@
 #ifndef TARN_BASE_COMPILER_H
 #define TARN_BASE_COMPILER_H
 
+#if __SIZEOF_POINTER__ != 8
+#error "Tarn needs 64-bit addresses"
+#endif
+
 #define LIKELY(condition)   __builtin_expect(!!(condition), 1)
 #define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 

@@ -72,6 +72,9 @@ static bool is_one_mapping(const char *address, size_t bytes)
     return kernel_maps_as_one(&(struct kernel_range){address, address + bytes}, 1);
 }
 
+/* Of tests/pages/larger_pages.c, where that is preloaded. */
+void pages_check(const char *call, const void *address, size_t bytes) __attribute__((weak));
+
 void *mremap(void *address, size_t old_bytes, size_t new_bytes, int flags, ...)
 {
     va_list arguments;
@@ -79,6 +82,10 @@ void *mremap(void *address, size_t old_bytes, size_t new_bytes, int flags, ...)
     void *target = (flags & MREMAP_FIXED) != 0 ? va_arg(arguments, void *) : NULL;
     va_end(arguments);
     kernel_calls++;
+    if (pages_check != NULL) {
+        pages_check("mremap", address, old_bytes);
+        pages_check("mremap", target, new_bytes);
+    }
     if (kernel_refuses > 0) {
         kernel_refuses--;
         errno = ENOMEM;

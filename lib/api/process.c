@@ -133,11 +133,11 @@ __attribute__((destructor(101))) static void end(void)
 EXPORT int tarn_malloc_trim(size_t pad)
 {
     struct heap *own = thread_heap();
-    struct heap *heap = own != NULL ? own : thread_late_heap();
-    if (heap != NULL)
-        tick_reclaim(heap);
-    if (own == NULL && heap != NULL)
+    if (own != NULL)
+        tick_reclaim(own);
+    else if (thread_late_heap() != NULL)
         thread_late_done();
+    thread_reclaim_late();
     size_t released = raw_drop_cache();
     released += housekeeper_trim(pad);
     return released > 0;

@@ -59,9 +59,8 @@ static OUT_OF_LINE void free_in_pool_rarely(struct block *block)
 COLD static bool free_run_late(void *pointer)
 {
     struct heap *heap = thread_late_heap();
-    if (heap == NULL)
-        return run_bytes(pointer) > 0; /* no memory even for a heap: the run is lost */
-    bool freed = run_free(heap, pointer);
+    bool freed =
+        heap != NULL ? run_free(heap, pointer) : run_free_without_heap(thread_late_reader(), pointer);
     thread_late_done();
     return freed;
 }

@@ -75,6 +75,17 @@ bool run_free(struct heap *heap, void *pointer)
     return true;
 }
 
+bool run_free_without_heap(struct reader *reader, void *pointer)
+{
+    uint64_t word = run_word_at(pointer);
+    if (UNLIKELY(!run_begins(pointer, word)))
+        return false;
+    atomic_store_explicit(run_word_of(pointer), 0, memory_order_release);
+    struct span span = span_at(pointer, arena_slot_of(pointer), run_word_slots(word));
+    arena_list_release(reader, &span);
+    return true;
+}
+
 size_t run_bytes(const void *pointer)
 {
     uint64_t word = run_word_at(pointer);

@@ -85,6 +85,9 @@ ALWAYS_INLINE bool run_kept_at_once(struct heap *heap, void *pointer, uint32_t s
 /* Frees the run that begins here; false when none does (any more). `heap` gets the slots. */
 bool run_free(struct heap *heap, void *pointer);
 
+/* The same by a thread without a heap, where there is no memory for one: the slots go back to the arena. */
+bool run_free_without_heap(struct reader *reader, void *pointer);
+
 /* Gives the slots of kept runs to the slot cache. */
 void run_flush(struct heap *heap);
 

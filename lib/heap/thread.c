@@ -2,6 +2,7 @@
 
 #include "base/fatal.h"
 #include "heap/park.h"
+#include "heap/tick.h"
 #include "os/lock.h"
 
 #include <errno.h>
@@ -42,23 +43,26 @@ void thread_initialise(void)
 }
 
 /* heap_self is set first: pthread_setspecific may call malloc. */
+static struct heap *run(struct heap *heap)
+{
+    heap_run(heap);
+    thread_state = THREAD_RUNNING;
+    if (pthread_setspecific(key, heap) == 0)
+        return heap;
+    leave(heap); /* would never be parked: served late from the start */
+    return NULL;
+}
+
+/* Without memory for a heap the thread stays new, and asks again. */
 static struct heap *begin(void)
 {
     int saved_errno = errno;
-    thread_initialise();
     struct heap *heap = NULL;
-    if (atomic_load_explicit(&key_state, memory_order_acquire) == KEY_READY)
-        heap = park_take();
-    if (heap != NULL) {
-        heap_run(heap);
-        thread_state = THREAD_RUNNING;
-        if (pthread_setspecific(key, heap) != 0) { /* would never be parked: served late from the start */
-            leave(heap);
-            heap = NULL;
-        }
-    }
-    if (heap == NULL)
+    thread_initialise();
+    if (atomic_load_explicit(&key_state, memory_order_acquire) != KEY_READY)
         thread_state = THREAD_LATE;
+    else if ((heap = park_take()) != NULL)
+        heap = run(heap);
     errno = saved_errno;
     return heap;
 }
@@ -81,6 +85,25 @@ struct heap *thread_late_heap(void)
 void thread_late_done(void)
 {
     lock_release(&late_lock);
+}
+
+void thread_reclaim_late(void)
+{
+    lock_acquire(&late_lock);
+    if (late_heap != NULL)
+        tick_reclaim(late_heap);
+    lock_release(&late_lock);
+}
+
+struct reader *thread_late_reader(void)
+{
+    static struct reader reader;
+    static bool published; /* under late_lock */
+    lock_acquire(&late_lock);
+    if (!published)
+        reader_publish(&reader);
+    published = true;
+    return &reader;
 }
 
 void thread_before_fork(void)

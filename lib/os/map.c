@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #define RESIDENCY_SAMPLES 4U
+#define LEFTOVERS_MOST    4096U
 
 /* The lowest address given by an aligned mapping: the next hint lies below it. Any thread, relaxed: a stale
  * value costs a system call and nothing else. */
@@ -45,13 +46,87 @@ static void *map_at(void *hint, size_t bytes)
     return address;
 }
 
-/* munmap fails when it would split a mapping beyond the kernel's limit: the pages go back all the same. */
+/* ---- unmapping ---- */
+
+/* Addresses that could not be unmapped. Who changes an entry to BUSY holds it, until it writes the address or
+ * NONE: no ABA. */
+struct leftover {
+    _Atomic uintptr_t address;
+    size_t bytes;
+};
+
+enum { LEFTOVER_NONE, LEFTOVER_BUSY };
+
+static struct leftover leftovers[LEFTOVERS_MOST];
+static _Atomic size_t leftover_count;
+
+static bool hold_leftover(struct leftover *one, uintptr_t address)
+{
+    /* acquire: pairs with the release in let_leftover_go; bytes. */
+    return atomic_compare_exchange_strong_explicit(&one->address, &address, LEFTOVER_BUSY,
+                                                   memory_order_acquire, memory_order_relaxed);
+}
+
+static void let_leftover_go(struct leftover *one, uintptr_t address)
+{
+    atomic_store_explicit(&one->address, address, memory_order_release);
+}
+
+/* munmap fails when it would split a mapping beyond the kernel's limit: the pages go back all the same, and
+ * the addresses when there is room again. More than the table holds are given up. */
+static COLD void keep_leftover(void *address, size_t bytes)
+{
+    madvise(address, bytes, MADV_DONTNEED);
+    for (struct leftover *one = leftovers; one < leftovers + LEFTOVERS_MOST; one++) {
+        if (!hold_leftover(one, LEFTOVER_NONE))
+            continue;
+        one->bytes = bytes;
+        atomic_fetch_add_explicit(&leftover_count, 1, memory_order_relaxed);
+        let_leftover_go(one, (uintptr_t)address);
+        return;
+    }
+}
+
+/* Returns the bytes unmapped. */
+static size_t unmap_leftover(struct leftover *one, uintptr_t address)
+{
+    if (address <= LEFTOVER_BUSY || !hold_leftover(one, address))
+        return 0;
+    counter_add(COUNTER_MAP, 1);
+    bool unmapped = munmap((void *)address, one->bytes) == 0;
+    size_t bytes = unmapped ? one->bytes : 0;
+    if (unmapped)
+        atomic_fetch_sub_explicit(&leftover_count, 1, memory_order_relaxed);
+    let_leftover_go(one, unmapped ? LEFTOVER_NONE : address);
+    return bytes;
+}
+
+static COLD size_t unmap_leftovers(size_t bytes_most)
+{
+    size_t bytes = 0;
+    for (struct leftover *one = leftovers; one < leftovers + LEFTOVERS_MOST && bytes < bytes_most; one++)
+        bytes += unmap_leftover(one, atomic_load_explicit(&one->address, memory_order_relaxed));
+    return bytes;
+}
+
+size_t map_unmap_leftovers(void)
+{
+    if (LIKELY(atomic_load_explicit(&leftover_count, memory_order_relaxed) == 0))
+        return 0;
+    int saved_errno = errno;
+    size_t bytes = unmap_leftovers(SIZE_MAX);
+    errno = saved_errno;
+    return bytes;
+}
+
 static void unmap_uncounted(void *address, size_t bytes)
 {
     int saved_errno = errno;
     counter_add(COUNTER_MAP, 1);
-    if (munmap(address, bytes) != 0)
-        madvise(address, bytes, MADV_DONTNEED);
+    if (UNLIKELY(munmap(address, bytes) != 0))
+        keep_leftover(address, bytes);
+    else if (UNLIKELY(atomic_load_explicit(&leftover_count, memory_order_relaxed) > 0))
+        unmap_leftovers(1); /* this one made room for one that was refused */
     errno = saved_errno;
 }
 
@@ -169,47 +244,64 @@ void map_allow_huge(void *address, size_t bytes, bool allow)
     errno = saved_errno;
 }
 
-/* Where nothing is mapped yet. */
-static bool map_there(void *there, size_t bytes, int protection)
+/* Where nothing is mapped yet: 0, EEXIST where something is, or another error. */
+static int map_there(void *there, size_t bytes, int protection)
 {
     int saved_errno = errno;
+    int error = 0;
     counter_add(COUNTER_MAP, 1);
     void *address = mmap(there, bytes, protection,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-    bool mapped = address == there;
-    if (!mapped && address != MAP_FAILED) /* a kernel before 4.17 takes the address as a hint */
-        munmap(address, bytes);
+    if (address == MAP_FAILED) {
+        error = errno;
+    } else if (address != there) { /* a kernel before 4.17 takes the address as a hint */
+        unmap_uncounted(address, bytes);
+        error = EEXIST;
+    }
     errno = saved_errno;
-    return mapped;
+    return error;
 }
 
 bool map_extend(void *end, size_t bytes)
 {
-    return map_there(end, bytes, PROT_READ | PROT_WRITE);
+    return map_there(end, bytes, PROT_READ | PROT_WRITE) == 0;
 }
 
 bool map_forbid_fresh(void *address, size_t bytes)
 {
-    bool mapped = map_there(address, bytes, PROT_NONE);
+    bool mapped = map_there(address, bytes, PROT_NONE) == 0;
     map_count_add(mapped);
     return mapped;
 }
 
-/* A failed mremap may have unmapped its target: it is mapped anew, if it has to be. */
-static COLD void copy_onto(void *address, size_t bytes, void *target)
+/* A failed mremap may have unmapped its target: it is mapped anew, if it has to be. Too many mappings are
+ * ENOMEM for mmap also where something is, so mincore is asked first. */
+static bool is_still_there(void *target, size_t bytes)
 {
-    map_extend(target, bytes);
-    memcpy(target, address, bytes);
-    unmap_uncounted(address, bytes);
+    unsigned char resident;
+    if (mincore(target, map_page_bytes(), &resident) == 0)
+        return true;
+    int error = map_there(target, bytes, PROT_READ | PROT_WRITE);
+    return error == 0 || error == EEXIST;
 }
 
-void map_move_onto(void *address, size_t bytes, void *target)
+static COLD bool copy_onto(void *address, size_t bytes, void *target)
+{
+    if (!is_still_there(target, bytes))
+        return false;
+    memcpy(target, address, bytes);
+    unmap_uncounted(address, bytes);
+    return true;
+}
+
+bool map_move_onto(void *address, size_t bytes, void *target)
 {
     int saved_errno = errno;
     counter_add(COUNTER_MAP, 1);
-    if (mremap(address, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, target) == MAP_FAILED)
-        copy_onto(address, bytes, target);
+    bool moved = mremap(address, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, target) != MAP_FAILED ||
+                 copy_onto(address, bytes, target);
     errno = saved_errno;
+    return moved;
 }
 
 /* Tries it with two pages that cannot be one mapping, since they are not protected alike. */
@@ -218,17 +310,15 @@ static bool try_moving_several(void)
     size_t page = map_page_bytes();
     char *from = map_pages(2 * page);
     char *onto = map_pages(2 * page);
-    bool moved = false;
-    if (from != NULL && onto != NULL && mprotect(from + page, page, PROT_READ) == 0)
-        moved = mremap(from, 2 * page, 2 * page, MREMAP_MAYMOVE | MREMAP_FIXED, onto) != MAP_FAILED;
+    bool tried = from != NULL && onto != NULL && mprotect(from + page, page, PROT_READ) == 0;
+    bool moved = tried && mremap(from, 2 * page, 2 * page, MREMAP_MAYMOVE | MREMAP_FIXED, onto) != MAP_FAILED;
     if (from != NULL && !moved)
         map_unmap(from, 2 * page);
-    if (from != NULL && moved)
-        map_count_add(-1);
-    /* When it refuses, the kernel has unmapped the target, and somebody else may have got the addresses. */
-    bool ours = onto != NULL && (moved || map_extend(onto, 2 * page));
-    if (ours)
+    bool lost = tried && !moved && !is_still_there(onto, 2 * page);
+    if (onto != NULL && !lost)
         map_unmap(onto, 2 * page);
+    if (moved || lost)
+        map_count_add(-1);
     return moved;
 }
 

@@ -24,7 +24,12 @@ void *map_pages(size_t bytes);
 /* The same at a multiple of `alignment`, a power of two of at least a page. */
 void *map_pages_aligned(size_t bytes, size_t alignment);
 
+/* Where the kernel will not (it would have to split a mapping, and the process has too many), the pages are
+ * given back and the addresses kept, to be unmapped later. */
 void map_unmap(void *address, size_t bytes);
+
+/* Now, as far as it will. Returns the bytes. */
+size_t map_unmap_leftovers(void);
 
 /* Gives the pages back and keeps the addresses: they read as zeroes from now on. False when the kernel
  * refused, for example for locked pages: contents are then what they were. */
@@ -54,8 +59,9 @@ bool map_forbid_fresh(void *address, size_t bytes);
 
 /* Moves pages of one mapping, or of a part of one, onto a mapped place of the same length, whose pages they
  * replace; the old addresses are unmapped. Where the kernel will not (no memory for its own tables) they are
- * copied. */
-void map_move_onto(void *address, size_t bytes, void *target);
+ * copied. False when it had unmapped the target by then, and will not map it again: the target is gone, and
+ * the pages are where they were. */
+bool map_move_onto(void *address, size_t bytes, void *target);
 
 /* Whether map_move_onto may be given pages of several mappings (Linux 6.17). Finds out at the first call. */
 bool map_moves_several(void);

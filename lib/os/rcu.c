@@ -1,7 +1,9 @@
 #include "os/rcu.h"
 
+#include "base/bits.h"
 #include "base/compiler.h"
 #include "os/lock.h"
+#include "os/map.h"
 
 #include <errno.h>
 #include <linux/membarrier.h>
@@ -15,6 +17,10 @@
  * that it asks the compiler to align lie 32 bytes beside that, which must not become undefined behaviour of
  * this file. */
 #include <urcu-bp.h>
+
+/* liburcu's mapping at first, and what each thread makes of it when it doubles. */
+#define WALK_ROOM_BYTES ((size_t)64 << 10)
+#define WALKER_BYTES    ((size_t)512)
 
 static struct reader *_Atomic readers;
 
@@ -94,37 +100,61 @@ bool grace_has_passed(void)
     return true;
 }
 
-/* Once in a thread. */
-static void register_thread(void)
+/* Threads that walked. liburcu keeps them in a mapping that it doubles when it is full. */
+static _Atomic size_t walkers;
+
+static THREAD_LOCAL bool is_walker;
+static THREAD_LOCAL bool is_in_walk;
+
+/* liburcu ends the process when it gets no memory for a thread that it sees for the first time. So it is
+ * asked for beforehand. (Another thread may take it meanwhile; nothing in liburcu could be asked instead.) */
+static COLD bool become_walker(void)
 {
-    static THREAD_LOCAL bool registered;
-    if (registered)
-        return;
-    registered = true; /* first: liburcu allocates */
-    lock_acquire(&registering);
-    urcu_bp_register_thread();
-    lock_release(&registering);
+    size_t count = atomic_fetch_add_explicit(&walkers, 1, memory_order_relaxed);
+    size_t bytes = bits_align_up(WALK_ROOM_BYTES + count * WALKER_BYTES, map_page_bytes());
+    void *room = map_pages(bytes);
+    is_walker = room != NULL;
+    if (room != NULL)
+        map_unmap(room, bytes);
+    else
+        atomic_fetch_sub_explicit(&walkers, 1, memory_order_relaxed);
+    if (is_walker) {
+        lock_acquire(&registering);
+        urcu_bp_register_thread();
+        lock_release(&registering);
+    }
+    return is_walker;
 }
 
 /* Not while this thread forks: in the child, before `forked` is set, liburcu's locks may have owners that are
- * no more. */
+ * no more. Nor without memory. Then trim does not sleep until the walk is over, and sees to it later. */
 void walk_begin(void)
 {
-    if (atomic_load_explicit(&forked, memory_order_relaxed) || lock_forking)
-        return;
-    register_thread();
-    urcu_bp_read_lock();
+    is_in_walk = !atomic_load_explicit(&forked, memory_order_relaxed) && !lock_forking &&
+                 (is_walker || become_walker());
+    if (is_in_walk)
+        urcu_bp_read_lock();
 }
 
 void walk_end(void)
 {
-    if (!atomic_load_explicit(&forked, memory_order_relaxed) && !lock_forking)
+    if (is_in_walk)
         urcu_bp_read_unlock();
+    is_in_walk = false;
+}
+
+/* liburcu ends the process when the barrier that it began with is refused. */
+static bool may_wait(void)
+{
+    return !atomic_load_explicit(&forked, memory_order_relaxed) && !lock_forking &&
+           atomic_load_explicit(&walkers, memory_order_relaxed) > 0 &&
+           (!atomic_load_explicit(&have_membarrier, memory_order_relaxed) ||
+            membarrier_call(MEMBARRIER_CMD_PRIVATE_EXPEDITED) == 0);
 }
 
 void walk_wait(void)
 {
-    if (atomic_load_explicit(&forked, memory_order_relaxed) || lock_forking)
+    if (!may_wait())
         return;
     /* It sleeps in poll(2), where the thread must not be cancelled with liburcu's locks held. */
     int cancelling;

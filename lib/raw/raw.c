@@ -203,7 +203,7 @@ static bool take_pages(size_t bytes, struct raw_piece *piece)
 }
 
 /* Moves cached pages to where the clean part of a piece begins, up to `end_bytes`, so that only the rest has
- * to be faulted in. */
+ * to be faulted in. The piece may lose its clean part by that. */
 static void fill_from_cache(struct raw_piece *piece, size_t end_bytes)
 {
     for (unsigned moves = 0; moves < MOVES_MOST; moves++) {
@@ -234,37 +234,82 @@ static void join_tail(struct raw_piece *piece)
         keep_piece(&tail);
 }
 
-/* Fresh addresses for the rest, behind the piece or elsewhere. */
-static bool lengthen(struct raw_piece *piece, size_t bytes)
+/* Fresh addresses for all of it, of which what is new comes from the cache as far as `end_bytes`. */
+static bool map_longer(size_t old_bytes, size_t bytes, size_t end_bytes, struct raw_piece *longer,
+                       struct raw_piece *tail)
 {
-    if (raw_piece_extend(piece, bytes - piece->bytes))
-        return true;
-    struct raw_piece longer;
-    if (!map_fresh(bytes, GRANULE_BYTES, &longer))
+    if (!map_fresh(bytes, GRANULE_BYTES, longer))
         return false;
-    if (!address_index_set(longer.address, ADDRESS_NOTHING)) { /* no memory to enter it later */
-        raw_piece_unmap(&longer);
+    raw_piece_cut(longer, old_bytes, tail);
+    if (address_index_set(longer->address, ADDRESS_NOTHING)) { /* else no memory to enter it later */
+        fill_from_cache(tail, end_bytes - old_bytes);
+        if (tail->bytes >= end_bytes - old_bytes)
+            return true;
+    }
+    raw_piece_unmap(longer);
+    if (tail->bytes > 0)
+        raw_piece_unmap(tail);
+    return false;
+}
+
+/* The tail's pages of several mappings are too many, where the kernel moves one at a time: fresh ones
+ * instead. */
+static bool make_fresh(struct raw_piece *longer, struct raw_piece *tail)
+{
+    size_t bytes = tail->bytes;
+    raw_piece_unmap(tail);
+    if (raw_piece_extend(longer, bytes)) {
+        raw_piece_cut(longer, longer->bytes - bytes, tail);
+        return true;
+    }
+    raw_piece_unmap(longer);
+    return false;
+}
+
+/* The pages move last: what fails before leaves the piece where it is. */
+static bool lengthen_elsewhere(struct raw_piece *piece, size_t bytes, size_t end_bytes)
+{
+    struct raw_piece longer;
+    struct raw_piece tail;
+    if (!map_longer(piece->bytes, bytes, end_bytes, &longer, &tail) ||
+        (!raw_piece_may_join(piece, &tail) && !make_fresh(&longer, &tail)))
+        return false;
+    /* Not where it has all the parts that a piece may have. */
+    bool moved = raw_piece_may_join(piece, &tail) && raw_piece_move_into(piece, &longer);
+    if (longer.bytes == 0) {
+        raw_piece_unmap(&tail);
         return false;
     }
-    if (!raw_piece_move_into(piece, &longer))
+    if (!moved)
         raw_piece_copy_into(piece, &longer);
+    raw_piece_join(&longer, &tail);
     *piece = longer;
     return true;
 }
 
+/* Fresh addresses for the rest, behind the piece or elsewhere. */
+static bool lengthen(struct raw_piece *piece, size_t bytes, size_t end_bytes)
+{
+    return raw_piece_extend(piece, bytes - piece->bytes) || lengthen_elsewhere(piece, bytes, end_bytes);
+}
+
 /* All of the piece is dirty, and stays so: what is new comes from the cache as far as `end_bytes`, and what
- * is beyond `bytes` goes there. False without memory; the piece is usable then, and no shorter. */
+ * is beyond `bytes` goes there. False without memory; the piece is where it was then, and no shorter. */
 static bool grow_piece(struct raw_piece *piece, size_t bytes, size_t end_bytes)
 {
+    const char *address = piece->address;
     piece->dirty_bytes = piece->bytes;
     join_tail(piece);
     if (piece->bytes < end_bytes) {
         piece->dirty_bytes = piece->bytes;
-        if (!lengthen(piece, bytes))
+        if (!lengthen(piece, bytes, end_bytes))
             return false;
     }
     advise(piece); /* what is new must be like what is old, or the kernel keeps them apart */
-    fill_from_cache(piece, end_bytes);
+    if (piece->address == address)
+        fill_from_cache(piece, end_bytes);
+    if (piece->bytes < end_bytes)
+        return false;
     keep_tail(piece, bytes);
     return true;
 }
@@ -312,7 +357,10 @@ static bool obtain(size_t bytes, size_t alignment, struct raw_piece *piece)
         return true;
     if (map_fresh(bytes_to_map(bytes), alignment, piece)) {
         fill_from_cache(piece, bytes);
-        return true;
+        if (piece->bytes >= bytes)
+            return true;
+        if (piece->bytes > 0)
+            raw_piece_unmap(piece);
     }
     return make_room() && map_fresh(bytes_to_map(bytes), alignment, piece);
 }
@@ -525,7 +573,7 @@ size_t raw_drop_cache(void)
         if (TARN_HARDENED)
             bytes += raw_guard_drop();
         if (!take_older_and_unlock(UINT64_MAX - 1, &piece))
-            return bytes;
+            return bytes + map_unmap_leftovers();
         raw_piece_unmap(&piece);
         bytes += piece.bytes;
     }

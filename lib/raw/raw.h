@@ -55,8 +55,8 @@ bool raw_free(void *pointer);
  * or NULL and nothing changed. The caller owns the block. */
 void *raw_realloc(void *pointer, size_t bytes);
 
-/* Gives cached mappings back: those kept longer than the purge delay; all of them. The latter tells how many
- * bytes. */
+/* Gives cached mappings back: those kept longer than the purge delay; all of them, and what could not be
+ * unmapped before. The latter tells how many bytes. */
 void raw_age(uint64_t now_ms);
 size_t raw_drop_cache(void);
 

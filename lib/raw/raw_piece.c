@@ -3,7 +3,10 @@
 #include "base/fatal.h"
 #include "os/map.h"
 
+#include <sched.h>
 #include <string.h>
+
+#define TRIES_MOST 1000U
 
 static uint32_t forks; /* between the first process and this one */
 
@@ -72,6 +75,11 @@ void raw_piece_cut(struct raw_piece *piece, size_t bytes, struct raw_piece *tail
     CHECK(raw_piece_is_valid(piece) && raw_piece_is_valid(tail));
 }
 
+bool raw_piece_may_join(const struct raw_piece *piece, const struct raw_piece *tail)
+{
+    return map_moves_several() || piece->parts + tail->parts <= PARTS_MOST;
+}
+
 bool raw_piece_join(struct raw_piece *piece, const struct raw_piece *tail)
 {
     CHECK(piece->address + piece->bytes == tail->address);
@@ -121,10 +129,54 @@ bool raw_piece_extend(struct raw_piece *piece, size_t bytes)
     return true;
 }
 
-/* Moved pages between others make two mappings of one: here this is assumed of all. */
-static void move_all(const struct raw_piece *from, struct raw_piece *to)
+/* The system took as many bytes of the clean pages as it was to move there, and gave nothing: what is behind
+ * them goes too. */
+static COLD void lose_clean_pages(struct raw_piece *to, size_t bytes)
 {
-    map_move_onto(from->address, from->bytes, to->address + to->dirty_bytes);
+    size_t lost_end = to->dirty_bytes + bytes;
+    if (lost_end < to->bytes) {
+        map_unmap(to->address + lost_end, to->bytes - lost_end);
+        map_count_add(1);
+    }
+    uint32_t lost_parts = 0;
+    if (to->dirty_bytes == 0)
+        lost_parts = to->parts;
+    else if (!map_moves_several() && to->parts > 1 && to->part_end[to->parts - 2] == to->dirty_bytes)
+        lost_parts = 1;
+    map_count_add(-(long)lost_parts);
+    to->parts -= lost_parts;
+    to->bytes = to->dirty_bytes;
+    if (to->parts > 0)
+        to->part_end[(to->parts - 1) % PARTS_MOST] = to->bytes;
+    to->moved = true;
+    to->cut_end = false;
+}
+
+COLD __attribute__((noreturn)) static void fatal_torn(const void *address)
+{
+    fatal_pointer("no memory for the kernel's tables, half way in moving", address);
+}
+
+/* Where the kernel moves one mapping at a time: the first can be given up, not those after it. */
+static bool move_part(char *address, size_t bytes, char *target, bool is_first)
+{
+    for (unsigned tries = 0; tries < (is_first ? 1 : TRIES_MOST); tries++) {
+        if (map_move_onto(address, bytes, target))
+            return true;
+        sched_yield();
+    }
+    if (!is_first)
+        fatal_torn(address);
+    return false;
+}
+
+/* Moved pages between others make two mappings of one: here this is assumed of all. */
+static bool move_all(const struct raw_piece *from, struct raw_piece *to)
+{
+    if (!map_move_onto(from->address, from->bytes, to->address + to->dirty_bytes)) {
+        lose_clean_pages(to, from->bytes);
+        return false;
+    }
     bool fills = to->dirty_bytes + from->bytes == to->bytes;
     bool splits = to->dirty_bytes > 0 && !fills;
     map_count_add(splits);
@@ -132,6 +184,7 @@ static void move_all(const struct raw_piece *from, struct raw_piece *to)
     to->dirty_bytes += from->bytes;
     to->moved = fills;
     to->cut_end &= !fills;
+    return true;
 }
 
 bool raw_piece_move_into(const struct raw_piece *from, struct raw_piece *to)
@@ -139,9 +192,9 @@ bool raw_piece_move_into(const struct raw_piece *from, struct raw_piece *to)
     CHECK(to->dirty_bytes + from->bytes <= to->bytes);
     bool keeps_begin = to->dirty_bytes > 0;
     if (map_moves_several()) {
-        move_all(from, to);
+        bool moved = move_all(from, to);
         to->cut_begin &= keeps_begin;
-        return true;
+        return moved;
     }
     bool fills = to->dirty_bytes + from->bytes == to->bytes;
     /* The clean pages of `to` are its last part, or the end of it. */
@@ -152,8 +205,11 @@ bool raw_piece_move_into(const struct raw_piece *from, struct raw_piece *to)
         return false;
     size_t done = 0;
     for (uint32_t part = 0; part < from->parts; part++) {
-        map_move_onto(from->address + done, from->part_end[part] - done,
-                      to->address + to->dirty_bytes + done);
+        size_t bytes = from->part_end[part] - done;
+        if (!move_part(from->address + done, bytes, to->address + to->dirty_bytes + done, part == 0)) {
+            lose_clean_pages(to, bytes);
+            return false;
+        }
         done = from->part_end[part];
         if (part == 0 && !begins_part)
             to->part_end[before - 1] = to->dirty_bytes;

@@ -58,13 +58,18 @@ void raw_piece_cut(struct raw_piece *piece, size_t bytes, struct raw_piece *tail
  * many. */
 bool raw_piece_join(struct raw_piece *piece, const struct raw_piece *tail);
 
+/* Whether their parts are few enough, also when no mapping goes through the border. */
+bool raw_piece_may_join(const struct raw_piece *piece, const struct raw_piece *tail);
+
 /* Adds fresh pages behind the piece, in its last part where the kernel merges them: not with moved pages, nor
  * in the child of a fork with inherited ones. False, and nothing changed, where the addresses are taken or
  * the parts too many. */
 bool raw_piece_extend(struct raw_piece *piece, size_t bytes);
 
 /* Moves all pages of `from` to where the clean pages of `to` begin; `from` is gone then. False, and nothing
- * changed, when the parts would be too many. from->bytes <= to->bytes - to->dirty_bytes. */
+ * changed, when the parts would be too many. False also when the system had no memory for it and took the
+ * clean pages away: `to` then ends where they began, and is no piece any more when it has 0 bytes; `from` is
+ * as it was. from->bytes <= to->bytes - to->dirty_bytes. */
 bool raw_piece_move_into(const struct raw_piece *from, struct raw_piece *to);
 
 /* The same by copying. */

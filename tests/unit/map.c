@@ -253,7 +253,7 @@ static void check_move(void)
     errno = ERRNO_BEFORE;
     char expected[4096];
     memcpy(expected, from + 2 * page, sizeof expected);
-    map_move_onto(from + 2 * page, 4 * page, onto + 3 * page);
+    assert_true(map_move_onto(from + 2 * page, 4 * page, onto + 3 * page));
     assert_int_equal(errno, ERRNO_BEFORE);
     assert_int_equal(map_count(), count);
     assert_memory_equal(onto + 3 * page, expected, sizeof expected);

@@ -4,6 +4,7 @@
  */
 #include "heap/thread.h"
 
+#include "arena/arena_list.h"
 #include "heap/park.h"
 #include "tarn/tarn.h"
 #include "unit.h"
@@ -175,17 +176,18 @@ static void the_late_lock_is_free_in_a_child(void **state)
 static pthread_barrier_t limited;
 static pthread_barrier_t lifted;
 
-static void *begin_without_memory(void *argument)
+static void *begin_without_memory(void *run)
 {
-    (void)argument;
     pthread_barrier_wait(&limited);
     must(thread_heap() == NULL && heap_self == &heap_none);
     errno = EDOM;
     must(tarn_malloc(100) == NULL && errno == ENOMEM);
+    uint32_t held_slots = arena_list_ledger().held_slots;
+    tarn_free(run);
+    must(arena_list_ledger().held_slots == held_slots - 7);
     pthread_barrier_wait(&lifted);
-    must(thread_heap() == NULL); /* late it stays */
-    void *block = tarn_malloc(100);
-    must(block != NULL && heap_self == &heap_none);
+    void *block = tarn_malloc(100); /* it asks again */
+    must(block != NULL && heap_self != &heap_none && thread_heap() == heap_self);
     tarn_free(block);
     return NULL;
 }
@@ -195,7 +197,7 @@ static void start_a_thread_without_memory(void *context)
     (void)context;
     pthread_t thread;
     must(pthread_barrier_init(&limited, NULL, 2) == 0 && pthread_barrier_init(&lifted, NULL, 2) == 0);
-    must(pthread_create(&thread, NULL, begin_without_memory, NULL) == 0);
+    must(pthread_create(&thread, NULL, begin_without_memory, tarn_malloc(7 * 16 * KIB)) == 0);
     limit_address_space(0);
     while (park_take() != NULL) /* all there are, and all that fit */
         continue;

@@ -20,8 +20,9 @@ FLAG_CUT = 1
 
 # Numbers of freed objects are used again by the thread that freed them; by another one only when so many are free.
 FREE_NUMBERS_KEPT = 4096
-# What the replayer takes; a larger block is left out.
+# What the replayer takes; a larger block is left out, a larger alignment becomes the largest.
 MOST_BLOCK_BYTES = 2**32 - 1
+LEAST_ALIGNMENT_LOG2, MOST_ALIGNMENT_LOG2 = 3, 30
 MOST_THREADS = 4096
 MOST_NUMBERS = 2**23
 MOST_PEAK_BYTES = 2**32
@@ -133,7 +134,8 @@ class Packer:
         if kind in (RAW_MALLOC, RAW_CALLOC):
             self.allocated(thread, MALLOC if kind == RAW_MALLOC else CALLOC, address, size)
         elif kind == RAW_ALIGNED:
-            self.allocated(thread, ALIGNED, address, size, max(3, alignment_log2))
+            alignment_log2 = min(max(alignment_log2, LEAST_ALIGNMENT_LOG2), MOST_ALIGNMENT_LOG2)
+            self.allocated(thread, ALIGNED, address, size, alignment_log2)
         elif kind == RAW_FREE and address in self.live:
             self.freed(thread, self.live.pop(address))
         elif kind == RAW_REALLOC_BEGIN:
@@ -207,14 +209,16 @@ def read(path):
 
 def events(data):
     """Each event of a compact trace: (thread, kind, object number, bytes or None, log2 of the alignment or None)."""
-    if data[:8] != MAGIC or struct.unpack("<I", data[-4:])[0] != zlib.crc32(data[:-4]):
+    if len(data) < 12 or data[:8] != MAGIC or struct.unpack("<I", data[-4:])[0] != zlib.crc32(data[:-4]):
         raise BadTrace("this is not a trace, or it is damaged")
-    at = 8
+    at, end = 8, len(data) - 4
 
     def number():
         nonlocal at
         value, shift = 0, 0
         while True:
+            if at >= end:
+                raise BadTrace("the trace is damaged: it ends within an event")
             byte = data[at]
             at += 1
             value |= (byte & 0x7F) << shift
@@ -225,8 +229,10 @@ def events(data):
     for _ in range(5):
         number()
     thread = 0
-    while at < len(data) - 4:
+    while at < end:
         kind = number()
+        if kind > THREAD:
+            raise BadTrace(f"the trace is damaged: there is no event {kind}")
         if kind == THREAD:
             thread = number()
             continue

@@ -318,13 +318,14 @@ static bool class_of_block(const struct block *block, uint32_t *class)
     return pool_word_has_block(block, word, class) && pool_is_block(pool_of_word(block, word), block);
 }
 
-static bool list_is_valid(const struct foreign *foreign, uint32_t class, size_t *bytes)
+/* Adds what the list holds, and what was taken, to *bytes, as long as that is no more than bytes_most: a ring
+ * would have no end. */
+static bool list_is_valid(const struct foreign *foreign, uint32_t class, size_t bytes_most, size_t *bytes)
 {
-    size_t most = ((size_t)1 << 40) / foreign->block_bytes; /* a ring would have no end */
     for (const struct block *block = foreign->free; block != &pool_end; block = block_next(block)) {
         uint32_t found;
         if ((const void *)block_canary(block) != foreign || !class_of_block(block, &found) ||
-            found != class || most-- == 0)
+            found != class || *bytes > bytes_most)
             return false;
         *bytes += foreign->block_bytes;
     }
@@ -350,7 +351,7 @@ bool mailbox_is_valid(struct heap *heap)
 {
     size_t bytes = 0;
     for (uint32_t class = 0; class < CLASS_COUNT; ++class)
-        if (!list_is_valid(&heap->foreign[class], class, &bytes))
+        if (!list_is_valid(&heap->foreign[class], class, heap->foreign_bytes, &bytes))
             return false;
     /* acquire: as in mailbox_drain */
     const struct block *message = atomic_load_explicit(&heap->inbox, memory_order_acquire);

@@ -9,6 +9,7 @@
 #include "../support.h"
 #include "model.h"
 #include "os/clock.h"
+#include "os/rcu.h"
 #include "rooms.h"
 #include "tarn/tarn.h"
 #include "workers.h"
@@ -29,6 +30,8 @@ uint64_t __wrap_clock_now_ms(void);
 static _Atomic uint64_t time_ms = HOUR_MS;
 static FILE *nowhere;
 static bool one_at_a_time;
+static struct reader section;
+static bool section_is_open;
 
 uint64_t __wrap_clock_now_ms(void)
 {
@@ -39,6 +42,19 @@ static void pass_time(unsigned variant)
 {
     static const unsigned steps_ms[] = {1, 10, 130, 500, 1000, 2000, 60000, HOUR_MS};
     time_ms += steps_ms[variant % 8];
+}
+
+/* A section that lasts: as if a thread were stopped inside one, so that retired arenas wait, and are revived.
+ */
+static void section_set(bool open)
+{
+    if (open == section_is_open)
+        return;
+    section_is_open = open;
+    if (open)
+        reader_enter(&section);
+    else
+        reader_leave(&section);
 }
 
 /* malloc_stats writes to stderr: for that time it leads elsewhere. Only while no other thread writes there.
@@ -94,6 +110,8 @@ static void perform(const struct step *step, unsigned number)
         break;
     case STEP_CLOCK:
         pass_time(step->variant);
+        if (one_at_a_time && step->variant >= 128)
+            section_set(!section_is_open);
         break;
     case STEP_END:
     case STEP_MEET:
@@ -113,6 +131,7 @@ int LLVMFuzzerInitialize(int *count, char ***arguments)
     (void)arguments;
     nowhere = fopen("/dev/null", "w");
     must(nowhere != NULL);
+    reader_publish(&section);
     workers_initialise(perform, must_be_valid);
     return 0;
 }
@@ -134,6 +153,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length)
     script_read(&script, data, length);
     one_at_a_time = !script.concurrent;
     run(&script);
+    section_set(false);
     if (script.freed_by_workers)
         model_free_all();
     workers_end();

@@ -87,6 +87,16 @@ static void start_sampling(void)
         sample_begin(heap_self);
 }
 
+/* Where a program brings ThreadSanitizer, that serves malloc, and is not up yet: no call that it looks at may
+ * be made before. What is not asked now is asked when it is wanted. */
+extern void __tsan_init(void) __attribute__((weak));
+
+static void ask_system(void)
+{
+    map_moves_several(); /* while there is one thread */
+    map_count_limit();   /* reads a file, which a program may forbid itself later */
+}
+
 /* The first constructor of the process, by the linker's -z initfirst: handlers of fork that are registered
  * later run before the locks are taken, and after they are released. Not even that of the C library has run.
  */
@@ -100,8 +110,8 @@ __attribute__((constructor(101))) static void start(int count, char **arguments,
     thread_initialise();
     if (!TARN_HARDENED && settings.guard_interval > 0)
         start_sampling();
-    map_moves_several(); /* asks the kernel, while there is one thread */
-    map_count_limit();   /* reads a file, which a program may forbid itself later */
+    if (__tsan_init == NULL)
+        ask_system();
     slot_cache_last_resort = drop_caches;
     slot_cache_make_way = raw_make_way;
     lock_handle_forks(before_fork, after_fork_parent, after_fork_child);

@@ -50,8 +50,7 @@ static volatile char *allocate_left(void)
         if ((uintptr_t)block % 4096 == 0 && (uintptr_t)(block + bytes) % 4096 != 0)
             return block;
     }
-    must(!"a block begins a page");
-    return NULL;
+    must_failed("a block begins a page", __FILE__, __LINE__);
 }
 
 /* One that ends where its page does, up to a multiple of 16. */
@@ -62,8 +61,7 @@ static volatile char *allocate_right(void)
         if ((uintptr_t)(block + (bytes + 15) / 16 * 16) % 4096 == 0)
             return block;
     }
-    must(!"a block ends a page");
-    return NULL;
+    must_failed("a block ends a page", __FILE__, __LINE__);
 }
 
 static volatile char *right(void)

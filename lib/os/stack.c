@@ -55,13 +55,19 @@ void stack_take_thread(struct stack *stack)
     stack->thread = gettid();
 }
 
+static bool is_own(const void *frame)
+{
+    return (uintptr_t)frame - own_begin < own_end - own_begin;
+}
+
 void stack_take(struct stack *stack)
 {
     void *frames[STACK_FRAMES_MOST + OWN_FRAMES_MOST];
     int saved_errno = errno;
     int count = backtrace(frames, STACK_FRAMES_MOST + OWN_FRAMES_MOST);
     int first = 0;
-    while (first < count && (uintptr_t)frames[first] - own_begin < own_end - own_begin)
+    /* A sanitizer stands in front of backtrace: its frame has one of ours above it. */
+    while (first < count && (is_own(frames[first]) || (first + 1 < count && is_own(frames[first + 1]))))
         first++;
     stack_take_thread(stack);
     for (int i = first; i < count && stack->count < STACK_FRAMES_MOST; i++)

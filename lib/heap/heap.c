@@ -296,8 +296,8 @@ void *heap_take_block(struct heap *heap, uint32_t class)
     struct block *block = pool->free;
     if (UNLIKELY(!block_is_first_of(block, pool)))
         fatal_overwritten(block, pool->block_bytes);
-    pool->free = block_next(block);
     block->canary = NULL;
+    pool->free = block_next(block);
     owned_increment(&pool->count);
     return block;
 }

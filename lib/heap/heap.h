@@ -219,9 +219,8 @@ ALWAYS_INLINE void *heap_malloc_small(struct heap *heap, size_t bytes)
         return heap_malloc_slow(heap, bytes);
     if (UNLIKELY((heap->budget_bytes -= (int64_t)bytes) < 0))
         return heap_malloc_slow(heap, bytes);
-    pool->free = block_next(block);
-    in_this_order();
     block->canary = NULL;
+    pool->free = block_next(block);
     owned_increment(&pool->count);
     return block;
 }
@@ -238,9 +237,8 @@ ALWAYS_INLINE void *heap_malloc_medium(struct heap *heap, size_t bytes)
         return heap_malloc_slow(heap, bytes);
     if (UNLIKELY((heap->budget_bytes -= MEDIUM_BUDGET_BYTES) < 0))
         return heap_malloc_slow(heap, bytes);
-    pool->free = block_next(block);
-    in_this_order();
     block->canary = NULL;
+    pool->free = block_next(block);
     owned_increment(&pool->count);
     return block;
 }

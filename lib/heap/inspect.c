@@ -12,14 +12,15 @@ static struct pool *pool_at_word(const struct block *block, uint32_t *class)
 }
 
 /* The next block, of a block that may be looked at. */
-static const struct block *inspect_block(const struct block *block, size_t block_bytes)
+static const struct block *inspect_block(const struct block *block, size_t block_bytes, bool is_first)
 {
     uint32_t class;
     const struct pool *pool = pool_at_word(block, &class);
     if (pool == NULL)
         fatal_pointer("invalid pointer was passed to free: no live block begins at", block);
     const struct block *next = block_next(block);
-    if (!heap_marks_free(block_canary(block), pool) || !block_may_follow(next))
+    bool is_marked = heap_marks_free(block_canary(block), pool) || (is_first && block->canary == NULL);
+    if (!is_marked || !block_may_follow(next))
         fatal_overwritten(block, block_bytes);
     return next;
 }
@@ -27,7 +28,7 @@ static const struct block *inspect_block(const struct block *block, size_t block
 static void inspect_list(const struct block *first, size_t block_bytes, uint32_t *left)
 {
     for (const struct block *block = first; block != &pool_end && *left > 0; --*left)
-        block = inspect_block(block, block_bytes);
+        block = inspect_block(block, block_bytes, block == first);
 }
 
 void inspect_lists(const struct heap *heap, uint32_t blocks_most)

@@ -3,8 +3,9 @@
  *
  * A block on a list that does not begin where blocks begin was freed by a wrong pointer; one whose mark, or
  * whose next block, is no longer what free wrote was written to after it had been freed. Either is fatal.
- * Blocks are on a list whole at any instruction of malloc and free, so this may run in a signal handler that
- * has interrupted them (exit(3) is often called there).
+ * This may run in a signal handler that has interrupted malloc or free (exit(3) is often called there):
+ * blocks are put on a list whole, and taken off after their mark has been cleared, so the first of a list may
+ * have none.
  */
 #ifndef TARN_HEAP_INSPECT_H
 #define TARN_HEAP_INSPECT_H

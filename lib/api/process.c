@@ -87,8 +87,8 @@ static void start_sampling(void)
         sample_begin(heap_self);
 }
 
-/* Where a program brings ThreadSanitizer, that serves malloc, and is not up yet: no call that it looks at may
- * be made before. What is not asked now is asked when it is wanted. */
+/* Where a program, and not this build, brings ThreadSanitizer, that serves malloc, and is not up yet: no call
+ * that it looks at may be made before. What is not asked now is asked when it is wanted. */
 extern void __tsan_init(void) __attribute__((weak));
 
 static void ask_system(void)
@@ -110,7 +110,7 @@ __attribute__((constructor(101))) static void start(int count, char **arguments,
     thread_initialise();
     if (!TARN_HARDENED && settings.guard_interval > 0)
         start_sampling();
-    if (__tsan_init == NULL)
+    if (TARN_THREAD_SANITIZER || __tsan_init == NULL)
         ask_system();
     slot_cache_last_resort = drop_caches;
     slot_cache_make_way = raw_make_way;

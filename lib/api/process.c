@@ -80,9 +80,14 @@ static bool drop_caches(void)
     return housekeeper_reclaim() || gave_back;
 }
 
+/* The unwinder allocates while it is loaded, and ends the process when it is asked for a stack before it is:
+ * so nothing is sampled meanwhile. */
 static void start_sampling(void)
 {
+    uint64_t interval = settings.guard_interval;
+    settings.guard_interval = 0;
     guard_report_start();
+    settings.guard_interval = interval;
     if (heap_self != &heap_none)
         sample_begin(heap_self);
 }

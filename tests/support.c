@@ -156,7 +156,7 @@ static size_t proc_bytes(const char *path, const char *name)
 /* Counted from the page tables: the sum in /proc/self/statm lags behind by some pages per processor. */
 size_t resident_bytes(void)
 {
-    return proc_bytes("/proc/self/smaps_rollup", "Rss:");
+    return proc_bytes("/proc/self/smaps_rollup", "Anonymous:");
 }
 
 size_t address_space_bytes(void)

@@ -84,6 +84,7 @@ size_t random_size(struct random *random);
 
 uint64_t now_ns(void);
 void sleep_ms(unsigned milliseconds);
+/* Of anonymous memory: of files the kernel maps up to sixteen pages at a touch, when it likes. */
 size_t resident_bytes(void);
 size_t address_space_bytes(void);
 size_t mappings(void);

@@ -57,7 +57,7 @@ static void *allocate_large(size_t bytes, size_t alignment, size_t *dirty_bytes)
     if (UNLIKELY(bytes > PTRDIFF_MAX))
         return fail(ENOMEM);
     *dirty_bytes = bytes;
-    void *block = bytes <= settings.raw_threshold_bytes && alignment <= SLOT_BYTES
+    void *block = bytes <= SETTING(raw_threshold_bytes) && alignment <= SLOT_BYTES
                       ? allocate_run(bytes)
                       : allocate_raw(bytes, alignment, dirty_bytes);
     return block != NULL ? block : fail(ENOMEM);
@@ -69,26 +69,26 @@ static OUT_OF_LINE void *allocate_larger_slow(size_t bytes)
     return allocate_large(bytes, BLOCK_ALIGNMENT, &dirty_bytes);
 }
 
-static OUT_OF_LINE void *take_run_and_tick(struct heap *heap)
+static OUT_OF_LINE void *take_run_and_tick(struct heap *heap, size_t bytes)
 {
     void *run = run_take_last(heap);
-    tick_heartbeat(heap);
+    tick_heartbeat(heap, bytes);
     return run;
 }
 
 static OUT_OF_LINE void *allocate_larger(size_t bytes)
 {
     struct heap *heap = heap_self;
-    if (UNLIKELY(bytes > settings.raw_threshold_bytes || !run_was_last(heap, bytes)))
+    if (UNLIKELY(bytes > SETTING(raw_threshold_bytes) || !run_was_last(heap, bytes)))
         return allocate_larger_slow(bytes);
     if (UNLIKELY(!tick_may_spend(heap, bytes)))
-        return take_run_and_tick(heap);
+        return take_run_and_tick(heap, bytes);
     return run_take_last(heap);
 }
 
 static OUT_OF_LINE void *malloc_above_small(size_t bytes)
 {
-    if (LIKELY(bytes <= settings.run_threshold_bytes))
+    if (LIKELY(bytes <= SETTING(run_threshold_bytes)))
         return heap_malloc_medium(heap_self, bytes);
     return allocate_larger(bytes);
 }
@@ -124,7 +124,7 @@ void *allocate_zeroed(size_t bytes)
 {
     if (TARN_HARDENED)
         return hardened_malloc(bytes, BLOCK_ALIGNMENT);
-    if (UNLIKELY(bytes > settings.run_threshold_bytes))
+    if (UNLIKELY(bytes > SETTING(run_threshold_bytes)))
         return allocate_zeroed_large(bytes);
     void *block = tarn_malloc(bytes);
     return LIKELY(block != NULL) ? memset(block, 0, bytes) : NULL;
@@ -148,9 +148,9 @@ ALWAYS_INLINE void *aligned(size_t bytes, size_t alignment)
 {
     if (TARN_HARDENED)
         return hardened_malloc(bytes, alignment);
-    if (LIKELY(alignment <= SLOT_BYTES && bytes <= settings.run_threshold_bytes)) {
+    if (LIKELY(alignment <= SLOT_BYTES && bytes <= SETTING(run_threshold_bytes))) {
         size_t request = class_aligned_request(bytes, alignment);
-        if (LIKELY(request <= settings.run_threshold_bytes))
+        if (LIKELY(request <= SETTING(run_threshold_bytes)))
             return tarn_malloc(request);
     }
     return allocate_aligned_large(bytes, alignment);

@@ -73,9 +73,9 @@ static void *take(size_t bytes, size_t alignment)
     if (bytes > PTRDIFF_MAX)
         return NULL;
     size_t request = request_for(bytes);
-    if (alignment <= SLOT_BYTES && request <= settings.run_threshold_bytes) {
+    if (alignment <= SLOT_BYTES && request <= SETTING(run_threshold_bytes)) {
         request = class_aligned_request(request, alignment);
-        if (request <= settings.run_threshold_bytes)
+        if (request <= SETTING(run_threshold_bytes))
             return from_pool(request, bytes);
     }
     return from_raw(bytes, alignment);

@@ -17,6 +17,7 @@
 #include "heap/slot_cache.h"
 #include "heap/thread.h"
 #include "heap/tick.h"
+#include "observe/publish.h"
 #include "os/lock.h"
 #include "os/map.h"
 #include "os/settings.h"
@@ -71,6 +72,7 @@ static void after_fork_child(void)
     arena_list_after_fork_child();
     housekeeper_after_fork_child();
     raw_after_fork_child();
+    publish_after_fork_child();
     unlock_all();
 }
 
@@ -119,10 +121,11 @@ __attribute__((constructor(101))) static void start(int count, char **arguments,
         ask_system();
     slot_cache_last_resort = drop_caches;
     slot_cache_make_way = raw_make_way;
+    publish_start(tarn_malloc_trim);
     lock_handle_forks(before_fork, after_fork_parent, after_fork_child);
     if (settings.statistics_at_exit)
         report_keep_stderr();
-    if (settings.verbosity > 1)
+    if (SETTING(verbosity) > 1)
         report_start();
 }
 

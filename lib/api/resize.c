@@ -31,7 +31,7 @@ static bool may_stay(size_t block_bytes, size_t bytes)
 
 static bool is_run_size(size_t bytes)
 {
-    return bytes > settings.run_threshold_bytes && bytes <= settings.raw_threshold_bytes;
+    return bytes > SETTING(run_threshold_bytes) && bytes <= SETTING(raw_threshold_bytes);
 }
 
 static bool resize_run(void *pointer, size_t bytes)
@@ -58,7 +58,7 @@ static void *resize(void *pointer, struct classified found, size_t bytes)
             return pointer;
         break;
     case KIND_RAW:
-        if (bytes > settings.raw_threshold_bytes / 2) {
+        if (bytes > SETTING(raw_threshold_bytes) / 2) {
             void *resized = resize_raw(pointer, found.bytes, bytes);
             if (resized != NULL)
                 return resized;

@@ -4,6 +4,7 @@
 #include "base/bits.h"
 #include "base/counters.h"
 #include "base/fatal.h"
+#include "base/published.h"
 #include "os/clock.h"
 #include "os/map.h"
 #include "os/settings.h"
@@ -228,8 +229,8 @@ static struct arena *map_arena(void)
         give_number(number);
         return NULL;
     }
-    if (settings.huge_pages == HUGE_PAGES_ALWAYS || settings.huge_pages == HUGE_PAGES_NEVER)
-        map_allow_huge(arena, ARENA_BYTES, settings.huge_pages == HUGE_PAGES_ALWAYS);
+    if (SETTING(huge_pages) == HUGE_PAGES_ALWAYS || SETTING(huge_pages) == HUGE_PAGES_NEVER)
+        map_allow_huge(arena, ARENA_BYTES, SETTING(huge_pages) == HUGE_PAGES_ALWAYS);
     arena_initialise(arena, number);
     if (TARN_HARDENED) {
         forbid(arena, sizeof *arena, ARENA_HEADER_SLOTS * SLOT_BYTES);
@@ -369,6 +370,12 @@ void arena_list_after_fork_child(void)
         if (atomic_load(&arena->bucket) != BUCKET_NONE)
             summary_add(&summary, atomic_load(&arena->bucket), number);
     }
+}
+
+void arena_list_publish(struct published *out)
+{
+    out->arenas = (uintptr_t)arenas;
+    out->arena_bound = (uintptr_t)&bound;
 }
 
 static bool is_listed_right(struct arena *arena, uint32_t number)

@@ -52,6 +52,10 @@ struct arena *arena_list_get(uint32_t number);
 /* All numbers in use are below this. */
 uint32_t arena_list_bound(void);
 
+/* Tells where the tables are (base/published). */
+struct published;
+void arena_list_publish(struct published *out);
+
 /* For the housekeeper. */
 
 /* Takes every free slot of `want` bits of each word; the ledger's dirty count follows. Returns how many. */

@@ -4,6 +4,7 @@
 #include "base/bits.h"
 #include "base/counters.h"
 #include "base/fatal.h"
+#include "base/published.h"
 #include "os/lock.h"
 #include "os/map.h"
 #include "os/settings.h"
@@ -59,16 +60,26 @@ struct housekeeper_totals housekeeper_totals(void)
     };
 }
 
+void housekeeper_publish(struct published *out)
+{
+    out->retired = (uintptr_t)&retired;
+    out->in_grace = (uintptr_t)&in_grace;
+    out->purged_bytes = (uintptr_t)&purged_bytes;
+    out->purge_calls = (uintptr_t)&purge_calls;
+    out->retired_arenas = (uintptr_t)&retired_arenas;
+    out->unmapped_arenas = (uintptr_t)&unmapped_arenas;
+}
+
 static size_t limit_slots(struct ledger ledger)
 {
-    size_t limit = settings.dirty_limit_bytes / SLOT_BYTES;
+    size_t limit = SETTING(dirty_limit_bytes) / SLOT_BYTES;
     size_t share = ledger.held_slots / 8;
     return limit > share ? limit : share;
 }
 
 static size_t hard_bound_slots(struct ledger ledger)
 {
-    size_t bound = settings.dirty_limit_bytes / SLOT_BYTES * 16;
+    size_t bound = SETTING(dirty_limit_bytes) / SLOT_BYTES * 16;
     return bound > ledger.held_slots ? bound : ledger.held_slots;
 }
 
@@ -81,7 +92,7 @@ bool housekeeper_is_urgent(void)
 uint64_t housekeeper_interval_ms(void)
 {
     struct ledger ledger = arena_list_ledger();
-    uint64_t half = settings.purge_delay_ms / 2;
+    uint64_t half = SETTING(purge_delay_ms) / 2;
     return ledger.dirty_slots > limit_slots(ledger) ? half / 4 : half;
 }
 
@@ -155,7 +166,7 @@ static void widen_to_pages(uint64_t want[ARENA_WORDS])
 static uint32_t purge_arena(struct arena *arena, bool aged_only, uint64_t now_ms)
 {
     uint64_t released_ms = atomic_load_explicit(&arena->released_ms, memory_order_relaxed);
-    if (now_ms >= released_ms + settings.purge_delay_ms)
+    if (now_ms >= released_ms + SETTING(purge_delay_ms))
         aged_only = false;
     uint64_t want[ARENA_WORDS];
     uint64_t any = 0;
@@ -288,7 +299,7 @@ void housekeeper_tick(uint64_t now_ms)
         !lock_try(&housekeeping))
         return;
     struct round round = {.number = cursor};
-    bool done = purge_some(&round, !urgent && settings.purge_delay_ms > 0, now_ms, EMPTY_ARENAS_KEPT);
+    bool done = purge_some(&round, !urgent && SETTING(purge_delay_ms) > 0, now_ms, EMPTY_ARENAS_KEPT);
     cursor = round.number;
     step_grace();
     if (done)

@@ -55,6 +55,10 @@ struct housekeeper_totals {
 };
 struct housekeeper_totals housekeeper_totals(void);
 
+/* Tells where the tables are (base/published). */
+struct published;
+void housekeeper_publish(struct published *out);
+
 void housekeeper_before_fork(void);
 void housekeeper_after_fork(void);
 /* In the child, with the lock still held. */

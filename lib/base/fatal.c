@@ -54,6 +54,11 @@ void warning_line(struct text *line)
     print_prefixed("tarn: warning: ", line);
 }
 
+void notice_line(struct text *line)
+{
+    print_prefixed("tarn: ", line);
+}
+
 void fatal_invariant(const char *condition, const char *file, unsigned line_number)
 {
     struct text line = {0};

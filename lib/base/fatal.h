@@ -26,6 +26,9 @@ COLD __attribute__((noreturn)) void fatal_block(const char *what, const void *po
 /* tarn: warning: <line>. The process goes on. */
 COLD void warning_line(struct text *line);
 
+/* tarn: <line>. The process goes on. */
+COLD void notice_line(struct text *line);
+
 /* An invariant of the allocator itself, checked in builds with -Dchecked=true. */
 COLD __attribute__((noreturn)) void fatal_invariant(const char *condition, const char *file, unsigned line);
 

@@ -14,6 +14,22 @@
 #include <stdint.h>
 
 typedef _Atomic uint32_t owned_count;
+typedef _Atomic uint64_t owned_total; /* not on hot paths */
+
+static inline uint64_t owned_total_read(const owned_total *total)
+{
+    return atomic_load_explicit(total, memory_order_relaxed);
+}
+
+static inline void owned_set(owned_total *total, uint64_t value)
+{
+    atomic_store_explicit(total, value, memory_order_relaxed);
+}
+
+static inline void owned_add(owned_total *total, uint64_t more)
+{
+    owned_set(total, owned_total_read(total) + more);
+}
 
 ALWAYS_INLINE uint32_t owned_read(const owned_count *count)
 {

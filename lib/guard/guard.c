@@ -2,6 +2,7 @@
 
 #include "base/bits.h"
 #include "base/fatal.h"
+#include "base/published.h"
 #include "guard/guard_report.h"
 #include "os/lock.h"
 #include "os/map.h"
@@ -32,6 +33,13 @@ static _Atomic size_t live_bytes;
 
 /* The unwinder may allocate: not from here. */
 static THREAD_LOCAL bool is_unwinding;
+
+void guard_publish(struct published *out)
+{
+    out->guard_arenas = (uintptr_t)arenas;
+    out->guard_arena_count = GUARD_ARENAS_MOST;
+    out->guard_live_bytes = (uintptr_t)&live_bytes;
+}
 
 /* ---- where places are ---- */
 

@@ -68,6 +68,10 @@ struct guard_totals {
 };
 struct guard_totals guard_totals(void);
 
+/* Tells where the tables are (base/published). */
+struct published;
+void guard_publish(struct published *out);
+
 void guard_before_fork(void);
 void guard_after_fork(void);
 

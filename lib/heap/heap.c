@@ -273,6 +273,7 @@ static void fill_foreign(struct heap *heap, uint32_t class, struct pool *pool)
 static struct pool *refill(struct heap *heap, uint32_t class)
 {
     counter_add(COUNTER_REFILL, 1);
+    owned_add(&heap->counts.refills, 1);
     mailbox_drain(heap);
     struct pool *pool = (struct pool *)&heap->foreign[class];
     if (pool->free == &pool_end)
@@ -386,6 +387,9 @@ void heap_initialise(struct heap *heap, uint32_t number)
     heap->reader = &heap->own_reader;
     heap->budget_full_bytes = TICK_BUDGET_LEAST_BYTES;
     heap->budget_bytes = TICK_BUDGET_LEAST_BYTES;
+    heap->budget_begin_bytes = TICK_BUDGET_LEAST_BYTES;
+    heap->point_bytes = heap->point_interval = POINT_BYTES;
+    heap->random = (number + UINT64_C(1)) * UINT64_C(0x9e3779b97f4a7c15) ^ (uintptr_t)heap;
     if (settings.guard_interval > 0)
         sample_begin(heap);
 }

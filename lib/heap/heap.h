@@ -35,6 +35,7 @@
 
 #include "arena/arena.h"
 #include "base/compiler.h"
+#include "heap/counts.h"
 #include "os/rcu.h"
 #include "pool/pool.h"
 #include "pool/size_class.h"
@@ -48,6 +49,12 @@
 /* What a block above DIRECT_BYTES_MOST counts on the budget, whatever its size: with its bytes the heartbeat
  * (heap/tick) would come every few calls, and be most of their price. */
 #define MEDIUM_BUDGET_BYTES 256
+
+/* What requests count between two points at which one is counted, on average (counts). */
+#define POINT_BYTES ((int64_t)64 << 10)
+
+/* A request that is served outside of pools is dear anyway, and counts so much less. */
+#define LARGE_BUDGET_DIVISOR 64
 
 #define SPANS_KEPT 8U
 #define RUNS_KEPT  16U
@@ -121,15 +128,21 @@ struct heap {
     uint64_t heartbeat_ms;
     uint64_t tick_ms;
     int64_t sample_rest_bytes; /* beyond budget_bytes, until the next look at sampling (sample) */
-    uint64_t sample_random;
-    struct reader *reader; /* the running or tending thread's */
+    uint64_t random;           /* never 0 */
+    struct reader *reader;     /* the running or tending thread's */
     struct reader own_reader;
-    struct quarantine quarantine;
+    int64_t budget_begin_bytes; /* what budget_bytes was set to last */
+    int64_t point_bytes;        /* from there to the next point at which a request is counted (counts) */
+    int64_t point_interval;     /* from the last point to that */
+    struct heap_counts counts;
     uint32_t number;
     _Atomic uint32_t parked_state; /* enum parked_state; any thread's hint while parked (park) */
 
     /* any thread pushes, the running thread takes all */
     LINE_ALIGNED struct block *_Atomic inbox;
+
+    LINE_ALIGNED struct quarantine
+        quarantine; /* the running thread's; last: the two builds differ here only */
 };
 
 static_assert(sizeof(struct heap) <= HEAP_ALIGNMENT, "one heap per unit of the table");
@@ -195,6 +208,38 @@ static inline uint32_t heap_may_keep_slots(const struct heap *heap)
     if (share < KEPT_SLOTS_LEAST)
         return KEPT_SLOTS_LEAST;
     return share < KEPT_SLOTS_MOST ? share : KEPT_SLOTS_MOST;
+}
+
+/* Sets what is left of the budget; what was counted on it stays counted. */
+static inline void heap_set_budget(struct heap *heap, int64_t bytes)
+{
+    heap->budget_begin_bytes += bytes - heap->budget_bytes;
+    heap->budget_bytes = bytes;
+}
+
+/* Takes something off the budget that is not to be counted. */
+static inline void heap_shorten_budget(struct heap *heap, int64_t bytes)
+{
+    heap_set_budget(heap, heap->budget_bytes - bytes);
+}
+
+/* What a request counts on the budget. */
+static inline uint64_t heap_budget_weight(size_t bytes)
+{
+    if (bytes <= DIRECT_BYTES_MOST)
+        return bytes;
+    return bytes <= CLASS_BYTES_MOST ? MEDIUM_BUDGET_BYTES : bytes / LARGE_BUDGET_DIVISOR;
+}
+
+/* 48 bits, xorshift64*: Marsaglia (2003), Vigna (2016). */
+static inline uint64_t heap_random(struct heap *heap)
+{
+    uint64_t x = heap->random;
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    heap->random = x;
+    return (x * UINT64_C(0x2545f4914f6cdd1d)) >> 16;
 }
 
 bool heap_is_valid(struct heap *heap);

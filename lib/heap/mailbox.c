@@ -88,6 +88,8 @@ static void receive(struct heap *heap, struct block *last)
     struct block *first = block_next(last);
     block_put(last, pool, pool->free);
     pool->free = first;
+    owned_add(&heap->counts.received_blocks, blocks);
+    owned_add(&heap->counts.received_bytes, (uint64_t)blocks * pool->block_bytes);
     heap_blocks_came_back(heap, pool, blocks);
 }
 
@@ -103,6 +105,14 @@ static void post_batch(struct heap *heap, const struct batch *batch)
 {
     post(batch->owner, batch->first, batch->last);
     park_posted_to(heap, batch->owner);
+}
+
+static void count_sent(struct heap *heap, const struct block *message)
+{
+    uint32_t class;
+    pool_word_has_block(message, word_of_block(message), &class);
+    owned_add(&heap->counts.sent_blocks, message_blocks(message));
+    owned_add(&heap->counts.sent_bytes, (uint64_t)message_blocks(message) * class_bytes(class));
 }
 
 /* The batch for this owner; one for another owner in its place is posted. */
@@ -124,10 +134,12 @@ static OUT_OF_LINE void post_messages(struct heap *heap, struct block *message)
     while (message != NULL) {
         struct block *next = message_next(message);
         struct heap *owner = owner_of_block(message);
-        if (owner == heap)
+        if (owner == heap) {
             receive(heap, message);
-        else
+        } else {
+            count_sent(heap, message);
             batch_add(batch_for(heap, batches, owner), message);
+        }
         message = next;
     }
     for (uint32_t i = 0; i < BATCHES; i++)

@@ -4,6 +4,7 @@
 #include "base/bits.h"
 #include "base/counters.h"
 #include "base/fatal.h"
+#include "base/published.h"
 #include "heap/mailbox.h"
 #include "heap/quarantine.h"
 #include "heap/run.h"
@@ -51,6 +52,14 @@ bool park_is_heap(const void *address)
             return offset % HEAP_ALIGNMENT == 0;
     }
     return false;
+}
+
+void park_publish(struct published *out)
+{
+    out->heaps_in_chunk = CHUNK_HEAPS;
+    out->heap_chunks = (uintptr_t)chunks;
+    out->heap_count = (uintptr_t)&heap_count;
+    out->parked = (uintptr_t)parked;
 }
 
 static bool claim(uint32_t number)

@@ -40,6 +40,10 @@ uint32_t park_bound(void);
 struct heap *park_heap(uint32_t number);
 bool park_is_parked(uint32_t number);
 
+/* Tells where the tables are (base/published). */
+struct published;
+void park_publish(struct published *out);
+
 /* Whether a heap of the table begins at this address. */
 bool park_is_heap(const void *address);
 

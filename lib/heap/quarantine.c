@@ -77,8 +77,8 @@ void quarantine_put(struct heap *heap, struct block *block, size_t block_bytes)
         leave_oldest(heap);
         quarantine->queue[end] = displaced;
     }
-    for (uint32_t i = 0; i < QUARANTINE_QUEUED && quarantine->bytes > settings.quarantine_bytes; i++)
+    for (uint32_t i = 0; i < QUARANTINE_QUEUED && quarantine->bytes > SETTING(quarantine_bytes); i++)
         leave_oldest(heap);
-    if (UNLIKELY(quarantine->bytes > settings.quarantine_bytes))
+    if (UNLIKELY(quarantine->bytes > SETTING(quarantine_bytes)))
         quarantine_flush(heap);
 }

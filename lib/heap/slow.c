@@ -9,20 +9,22 @@
 
 #include <errno.h>
 
-static void *take(struct heap *heap, uint32_t class)
+static void *take(struct heap *heap, uint32_t class, size_t bytes)
 {
     if (heap->budget_bytes < 0)
-        tick_heartbeat(heap);
+        tick_heartbeat(heap, bytes);
+    else
+        counts_add_calls(&heap->counts, class, bytes, 1);
     return heap_take_block(heap, class);
 }
 
-static void *take_late(uint32_t class)
+static void *take_late(uint32_t class, size_t bytes)
 {
     struct heap *heap = thread_late_heap();
     if (heap == NULL)
         return NULL;
-    heap->budget_bytes -= class_bytes(class);
-    void *block = take(heap, class);
+    heap_shorten_budget(heap, class_bytes(class));
+    void *block = take(heap, class, bytes);
     thread_late_done();
     return block;
 }
@@ -36,7 +38,7 @@ void *heap_malloc_slow(struct heap *heap, size_t bytes)
     if (!TARN_HARDENED && heap != NULL && UNLIKELY(settings.guard_interval > 0))
         block = sample_take(heap, bytes);
     if (block == NULL)
-        block = heap != NULL ? take(heap, class) : take_late(class);
+        block = heap != NULL ? take(heap, class, bytes) : take_late(class, bytes);
     if (UNLIKELY(block == NULL))
         errno = ENOMEM;
     return block;

@@ -26,6 +26,7 @@ static void leave(void *value)
     struct heap *heap = value;
     heap_run(&heap_none);
     thread_state = THREAD_LATE;
+    owned_set(&heap->counts.thread, 0);
     park_leave(heap);
 }
 
@@ -46,6 +47,7 @@ void thread_initialise(void)
 static struct heap *run(struct heap *heap)
 {
     heap_run(heap);
+    owned_set(&heap->counts.thread, (uint64_t)pthread_self());
     thread_state = THREAD_RUNNING;
     if (pthread_setspecific(key, heap) == 0)
         return heap;

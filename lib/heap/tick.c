@@ -8,7 +8,19 @@
 #include "heap/sample.h"
 #include "heap/slot_cache.h"
 #include "os/clock.h"
+#include "os/lock.h"
 #include "os/settings.h"
+
+static void no_look(void)
+{
+}
+
+static void (*_Atomic extra_look)(void) = no_look;
+
+void tick_set_look(void (*look)(void))
+{
+    atomic_store_explicit(&extra_look, look, memory_order_relaxed);
+}
 
 static void no_duty(uint64_t now_ms)
 {
@@ -22,6 +34,50 @@ void tick_set_duty(void (*duty)(uint64_t now_ms))
     atomic_store_explicit(&extra_duty, duty, memory_order_relaxed);
 }
 
+static uint32_t kind_of(size_t bytes)
+{
+    if (bytes <= SETTING(run_threshold_bytes))
+        return class_of_size(bytes == 0 ? 1 : bytes);
+    return bytes <= SETTING(raw_threshold_bytes) ? COUNTED_RUN : COUNTED_RAW;
+}
+
+/* A quarter less to a quarter more. */
+static int64_t next_point(struct heap *heap)
+{
+    return POINT_BYTES - POINT_BYTES / 4 + (int64_t)(heap_random(heap) % (POINT_BYTES / 2));
+}
+
+/* The next point has been passed, by point_bytes below zero, in this request; perhaps several were. */
+static void count_request(struct heap *heap, size_t bytes, uint64_t weight)
+{
+    int64_t passed = heap->point_interval;
+    int64_t rest = heap->point_bytes;
+    if (rest <= -POINT_BYTES) {
+        passed += -rest / POINT_BYTES * POINT_BYTES;
+        rest %= POINT_BYTES;
+    }
+    while (rest < 0) {
+        heap->point_interval = next_point(heap);
+        rest += heap->point_interval;
+        if (rest < 0)
+            passed += heap->point_interval;
+    }
+    heap->point_bytes = rest;
+    uint64_t calls = weight == 0 ? 1 : ((uint64_t)passed + heap_random(heap) % weight) / weight;
+    counts_add_calls(&heap->counts, kind_of(bytes), bytes, calls);
+}
+
+static void look_for_point(struct heap *heap, size_t bytes)
+{
+    uint64_t weight = heap_budget_weight(bytes);
+    int64_t used = heap->budget_begin_bytes - heap->budget_bytes;
+    if (heap->budget_bytes >= 0) /* a large request leaves the budget as it is when that does not do */
+        used += (int64_t)weight;
+    heap->point_bytes -= used;
+    if (heap->point_bytes < 0)
+        count_request(heap, bytes, weight);
+}
+
 static void adapt_budget(struct heap *heap, uint64_t now_ms)
 {
     if (now_ms != heap->heartbeat_ms)
@@ -30,7 +86,10 @@ static void adapt_budget(struct heap *heap, uint64_t now_ms)
         heap->budget_full_bytes *= 2;
     heap->heartbeat_ms = now_ms;
     int64_t left_bytes = heap->budget_bytes;
-    heap->budget_bytes = heap->budget_full_bytes;
+    bool to_point = heap->budget_full_bytes >= TICK_BUDGET_MOST_BYTES;
+    heap->budget_bytes =
+        to_point || heap->point_bytes < heap->budget_full_bytes ? heap->point_bytes : heap->budget_full_bytes;
+    heap->budget_begin_bytes = heap->budget_bytes;
     if (settings.guard_interval > 0)
         sample_shorten(heap, left_bytes + heap->sample_rest_bytes);
 }
@@ -54,14 +113,19 @@ void tick_reclaim(struct heap *heap)
     park_settle_all(heap);
 }
 
-void tick_heartbeat(struct heap *heap)
+void tick_heartbeat(struct heap *heap, size_t bytes)
 {
     uint64_t now_ms = clock_now_ms();
+    owned_add(&heap->counts.heartbeats, 1);
+    look_for_point(heap, bytes);
     adapt_budget(heap, now_ms);
     if (now_ms - heap->tick_ms >= housekeeper_interval_ms()) {
         heap->tick_ms = now_ms;
+        owned_add(&heap->counts.ticks, 1);
         tick_own(heap);
     }
     housekeeper_tick(now_ms);
     atomic_load_explicit(&extra_duty, memory_order_relaxed)(now_ms);
+    if (heap == heap_self && lock_inside == 0 && !lock_forking)
+        atomic_load_explicit(&extra_look, memory_order_relaxed)();
 }

@@ -19,14 +19,14 @@
 #define TICK_BUDGET_SOON_BYTES  4096
 #define TICK_BUDGET_MOST_BYTES  ((int64_t)64 << 10)
 
-/* The budget is used up. Running thread, slow path. */
-void tick_heartbeat(struct heap *heap);
+/* The budget is used up, by a request for `bytes`. Running thread, slow path. */
+void tick_heartbeat(struct heap *heap, size_t bytes);
 
-/* A request that is served outside of pools counts on the budget too, though less: it is dear anyway. False,
- * and nothing changed, where the budget would be used up. */
+/* A request that is served outside of pools counts on the budget too. False, and nothing changed, where the
+ * budget would be used up. */
 static inline bool tick_may_spend(struct heap *heap, size_t bytes)
 {
-    int64_t left = heap->budget_bytes - (int64_t)(bytes / 64);
+    int64_t left = heap->budget_bytes - (int64_t)(bytes / LARGE_BUDGET_DIVISOR);
     if (UNLIKELY(left < 0))
         return false;
     heap->budget_bytes = left;
@@ -36,7 +36,7 @@ static inline bool tick_may_spend(struct heap *heap, size_t bytes)
 static inline void tick_spend(struct heap *heap, size_t bytes)
 {
     if (UNLIKELY(!tick_may_spend(heap, bytes)))
-        tick_heartbeat(heap);
+        tick_heartbeat(heap, bytes);
 }
 
 /* There may be something to purge before long: shortens the budget. */
@@ -45,12 +45,15 @@ static inline void tick_soon(struct heap *heap)
     if (heap->budget_bytes > TICK_BUDGET_SOON_BYTES) {
         if (settings.guard_interval > 0)
             heap->sample_rest_bytes += heap->budget_bytes - TICK_BUDGET_SOON_BYTES;
-        heap->budget_bytes = TICK_BUDGET_SOON_BYTES;
+        heap_set_budget(heap, TICK_BUDGET_SOON_BYTES);
     }
 }
 
 /* Sets the one duty of the layers above (raw). Never blocks, may be called by any thread. */
 void tick_set_duty(void (*duty)(uint64_t now_ms));
+
+/* Sets what a thread does at the end of a heartbeat, when it holds no lock and no heap but its own. */
+void tick_set_look(void (*look)(void));
 
 /* In need of memory, or asked to trim: gives back all that the heap, and the parked heaps, can spare to the
  * arenas. */

@@ -1,6 +1,7 @@
 #include "os/settings.h"
 
 #include "base/fatal.h"
+#include "base/published.h"
 #include "base/text.h"
 
 #include <stdatomic.h>
@@ -20,6 +21,7 @@ struct settings settings = {
     .check = false,
     .guard_interval = 0,
     .statistics_at_exit = false,
+    .publish = true,
     .verbosity = 1,
 };
 
@@ -31,21 +33,23 @@ struct setting {
     uint64_t least;
     uint64_t most;
     void *value;
+    bool changes; /* while the process runs; its value is atomic */
 };
 
 static const struct setting table[] = {
-    {"TARN_DIRTY_LIMIT", KIND_BYTES, 0, UINT64_C(1) << 46, &settings.dirty_limit_bytes},
-    {"TARN_PURGE_DELAY", KIND_MILLISECONDS, 0, 86400000, &settings.purge_delay_ms},
-    {"TARN_RAW_CACHE", KIND_BYTES, 0, UINT64_C(1) << 46, &settings.raw_cache_bytes},
-    {"TARN_RUN_THRESHOLD", KIND_BYTES, 1U << 10, 32U << 10, &settings.run_threshold_bytes},
-    {"TARN_RAW_THRESHOLD", KIND_BYTES, 64U << 10, 512U << 10, &settings.raw_threshold_bytes},
-    {"TARN_HUGE_PAGES", KIND_HUGE_PAGES, 0, 0, &settings.huge_pages},
-    {"TARN_QUARANTINE", KIND_BYTES, 0, 1U << 30, &settings.quarantine_bytes},
-    {"TARN_EXIT_CHECK", KIND_SWITCH, 0, 1, &settings.exit_check},
-    {"TARN_CHECK", KIND_SWITCH, 0, 1, &settings.check},
-    {"TARN_GUARD_SAMPLE", KIND_SHARE, 0, UINT64_C(1) << 32, &settings.guard_interval},
-    {"TARN_STATS", KIND_SWITCH, 0, 1, &settings.statistics_at_exit},
-    {"TARN_VERBOSE", KIND_NUMBER, 0, 2, &settings.verbosity},
+    {"TARN_DIRTY_LIMIT", KIND_BYTES, 0, UINT64_C(1) << 46, &settings.dirty_limit_bytes, true},
+    {"TARN_PURGE_DELAY", KIND_MILLISECONDS, 0, 86400000, &settings.purge_delay_ms, true},
+    {"TARN_RAW_CACHE", KIND_BYTES, 0, UINT64_C(1) << 46, &settings.raw_cache_bytes, true},
+    {"TARN_RUN_THRESHOLD", KIND_BYTES, 1U << 10, 32U << 10, &settings.run_threshold_bytes, true},
+    {"TARN_RAW_THRESHOLD", KIND_BYTES, 64U << 10, 512U << 10, &settings.raw_threshold_bytes, true},
+    {"TARN_HUGE_PAGES", KIND_HUGE_PAGES, 0, 0, &settings.huge_pages, true},
+    {"TARN_QUARANTINE", KIND_BYTES, 0, 1U << 30, &settings.quarantine_bytes, true},
+    {"TARN_EXIT_CHECK", KIND_SWITCH, 0, 1, &settings.exit_check, false},
+    {"TARN_CHECK", KIND_SWITCH, 0, 1, &settings.check, false},
+    {"TARN_GUARD_SAMPLE", KIND_SHARE, 0, UINT64_C(1) << 32, &settings.guard_interval, false},
+    {"TARN_STATS", KIND_SWITCH, 0, 1, &settings.statistics_at_exit, false},
+    {"TARN_PUBLISH", KIND_SWITCH, 0, 1, &settings.publish, false},
+    {"TARN_VERBOSE", KIND_NUMBER, 0, 2, &settings.verbosity, true},
 };
 
 #define TABLE_LENGTH (sizeof table / sizeof table[0])
@@ -145,20 +149,23 @@ static void store(const struct setting *setting, uint64_t value)
 {
     switch (setting->kind) {
     case KIND_BYTES:
-        *(size_t *)setting->value = (size_t)value;
+        atomic_store_explicit((_Atomic(size_t) *)setting->value, (size_t)value, memory_order_relaxed);
         break;
     case KIND_MILLISECONDS:
+        atomic_store_explicit((_Atomic(uint64_t) *)setting->value, value, memory_order_relaxed);
+        break;
     case KIND_SHARE:
         *(uint64_t *)setting->value = value;
         break;
     case KIND_NUMBER:
-        *(unsigned *)setting->value = (unsigned)value;
+        atomic_store_explicit((_Atomic(unsigned) *)setting->value, (unsigned)value, memory_order_relaxed);
         break;
     case KIND_SWITCH:
         *(bool *)setting->value = value != 0;
         break;
     case KIND_HUGE_PAGES:
-        *(enum huge_pages *)setting->value = (enum huge_pages)value;
+        atomic_store_explicit((_Atomic(enum huge_pages) *)setting->value, (enum huge_pages)value,
+                              memory_order_relaxed);
         break;
     }
 }
@@ -215,7 +222,7 @@ static bool silent;
 
 static void warn(struct text *line)
 {
-    if (settings.verbosity > 0 && !silent)
+    if (SETTING(verbosity) > 0 && !silent)
         warning_line(line);
 }
 
@@ -300,30 +307,82 @@ static uint64_t read_value(const struct setting *setting)
 {
     switch (setting->kind) {
     case KIND_BYTES:
-        return *(const size_t *)setting->value;
+        return atomic_load_explicit((const _Atomic(size_t) *)setting->value, memory_order_relaxed);
     case KIND_MILLISECONDS:
+        return atomic_load_explicit((const _Atomic(uint64_t) *)setting->value, memory_order_relaxed);
     case KIND_SHARE:
         return *(const uint64_t *)setting->value;
     case KIND_NUMBER:
-        return *(const unsigned *)setting->value;
+        return atomic_load_explicit((const _Atomic(unsigned) *)setting->value, memory_order_relaxed);
     case KIND_SWITCH:
         return *(const bool *)setting->value;
     case KIND_HUGE_PAGES:
-        return *(const enum huge_pages *)setting->value;
+        return atomic_load_explicit((const _Atomic(enum huge_pages) *)setting->value, memory_order_relaxed);
     }
     return 0;
+}
+
+static void show_value(struct text *text, const struct setting *setting)
+{
+    uint64_t number = read_value(setting);
+    if (setting->kind == KIND_HUGE_PAGES)
+        text_string(text, huge_pages_names[number]);
+    else
+        show_limit(text, setting->kind, number);
+}
+
+void settings_publish(struct published *out)
+{
+    out->settings = (uintptr_t)&settings;
+    out->setting_bytes = sizeof settings;
+}
+
+static const struct setting *find(const char *name)
+{
+    const char *rest = strncmp(name, "TARN_", 5) == 0 ? name + 5 : name;
+    for (size_t i = 0; i < TABLE_LENGTH; i++)
+        if (strcmp(table[i].name + 5, rest) == 0)
+            return &table[i];
+    return NULL;
+}
+
+bool settings_change(const char *name, const char *value, struct text *answer)
+{
+    const struct setting *setting = find(name);
+    uint64_t number = 0;
+    if (setting == NULL) {
+        text_string(answer, "there is no setting ");
+        show_given(answer, name, SHOWN_BYTES);
+        return false;
+    }
+    text_string(answer, setting->name);
+    if (!setting->changes) {
+        text_string(answer, " cannot be changed while the process runs");
+        return false;
+    }
+    text_string(answer, "=");
+    if (!parse(setting, value, &number)) {
+        show_given(answer, value, SHOWN_BYTES);
+        text_string(answer, " is not understood");
+        show_expected(answer, setting);
+        return false;
+    }
+    struct text before = {0};
+    show_value(&before, setting);
+    before.bytes[before.length] = '\0';
+    store(setting, number);
+    show_value(answer, setting);
+    text_string(answer, ", was ");
+    text_string(answer, before.bytes);
+    return true;
 }
 
 void settings_each(void (*each)(const char *name, const char *value, void *context), void *context)
 {
     for (size_t i = 0; i < TABLE_LENGTH; i++) {
         const struct setting *setting = &table[i];
-        uint64_t number = read_value(setting);
         struct text value = {0};
-        if (setting->kind == KIND_HUGE_PAGES)
-            text_string(&value, huge_pages_names[number]);
-        else
-            show_limit(&value, setting->kind, number);
+        show_value(&value, setting);
         value.bytes[value.length] = '\0';
         each(setting->name, value.bytes, context);
     }

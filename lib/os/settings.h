@@ -4,12 +4,15 @@
  * warning line on stderr each, and the default stands. In a set-user-id or set-group-id program (AT_SECURE,
  * getauxval(3)) the environment is not read at all. Every setting is described in docs/tuning.md.
  *
- * Written once, by settings_read, before a second thread can be in the allocator; read by any thread
- * afterwards.
+ * Written by settings_read, before a second thread can be in the allocator. Those that are atomic may be
+ * changed later (settings_change): whoever reads one twice may see two values, both within the limits.
  */
 #ifndef TARN_OS_SETTINGS_H
 #define TARN_OS_SETTINGS_H
 
+#include "base/text.h"
+
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,27 +25,39 @@ enum huge_pages {
 };
 
 struct settings {
-    size_t dirty_limit_bytes;   /* TARN_DIRTY_LIMIT */
-    uint64_t purge_delay_ms;    /* TARN_PURGE_DELAY */
-    size_t raw_cache_bytes;     /* TARN_RAW_CACHE */
-    size_t run_threshold_bytes; /* TARN_RUN_THRESHOLD: larger requests are runs */
-    size_t raw_threshold_bytes; /* TARN_RAW_THRESHOLD: larger requests are raw blocks */
-    enum huge_pages huge_pages; /* TARN_HUGE_PAGES */
-    size_t quarantine_bytes;    /* TARN_QUARANTINE, of a thread; hardened build */
-    bool exit_check;            /* TARN_EXIT_CHECK; hardened build */
-    bool check;                 /* TARN_CHECK */
-    uint64_t guard_interval;    /* TARN_GUARD_SAMPLE: one allocation in so many is guarded; 0: none */
-    bool statistics_at_exit;    /* TARN_STATS */
-    unsigned verbosity;         /* TARN_VERBOSE */
+    _Atomic(size_t) dirty_limit_bytes;   /* TARN_DIRTY_LIMIT */
+    _Atomic(uint64_t) purge_delay_ms;    /* TARN_PURGE_DELAY */
+    _Atomic(size_t) raw_cache_bytes;     /* TARN_RAW_CACHE */
+    _Atomic(size_t) run_threshold_bytes; /* TARN_RUN_THRESHOLD: larger requests are runs */
+    _Atomic(size_t) raw_threshold_bytes; /* TARN_RAW_THRESHOLD: larger requests are raw blocks */
+    _Atomic(enum huge_pages) huge_pages; /* TARN_HUGE_PAGES */
+    _Atomic(size_t) quarantine_bytes;    /* TARN_QUARANTINE, of a thread; hardened build */
+    bool exit_check;                     /* TARN_EXIT_CHECK; hardened build */
+    bool check;                          /* TARN_CHECK */
+    uint64_t guard_interval;     /* TARN_GUARD_SAMPLE: one allocation in so many is guarded; 0: none */
+    bool statistics_at_exit;     /* TARN_STATS */
+    bool publish;                /* TARN_PUBLISH */
+    _Atomic(unsigned) verbosity; /* TARN_VERBOSE */
 };
 
 extern struct settings settings;
 
+/* The present value of one that may change. */
+#define SETTING(name) atomic_load_explicit(&settings.name, memory_order_relaxed)
+
 /* Reads the environment at the first call that finds one; later calls do nothing. Never allocates. */
 void settings_read(void);
 
+/* Tells where the tables are (base/published). */
+struct published;
+void settings_publish(struct published *out);
+
 /* For tests: applies one NAME=value text, as found in the environment; false after a warning. */
 bool settings_apply(const char *assignment);
+
+/* Changes a setting of the running process, by its name with or without TARN_. The answer is one line of
+ * text without its end: what was changed, or why not. Any thread, one at a time. */
+bool settings_change(const char *name, const char *value, struct text *answer);
 
 /* Calls `each` for every setting, with its name and its value as text. */
 void settings_each(void (*each)(const char *name, const char *value, void *context), void *context);

@@ -3,6 +3,7 @@
 #include "arena/address_index.h"
 #include "arena/housekeeper.h"
 #include "base/bits.h"
+#include "base/published.h"
 #include "heap/thread.h"
 #include "heap/tick.h"
 #include "os/clock.h"
@@ -32,6 +33,13 @@ static struct record *free_records; /* under raw_lock */
 static _Atomic size_t live_bytes;
 static _Atomic size_t live_blocks;
 static _Atomic uint64_t oldest_cached_ms; /* 0: nothing cached; a hint for raw_age */
+
+void raw_publish(struct published *out)
+{
+    out->record_bytes = sizeof(struct record);
+    out->raw_live_bytes = (uintptr_t)&live_bytes;
+    out->raw_live_blocks = (uintptr_t)&live_blocks;
+}
 
 /* ---- records ---- */
 
@@ -86,9 +94,9 @@ static size_t bytes_to_map(size_t bytes)
  */
 static void advise(struct raw_piece *piece)
 {
-    if (settings.huge_pages == HUGE_PAGES_SYSTEM || piece->bytes < HUGE_PAGE_BYTES)
+    if (SETTING(huge_pages) == HUGE_PAGES_SYSTEM || piece->bytes < HUGE_PAGE_BYTES)
         return;
-    map_allow_huge(piece->address, piece->bytes, settings.huge_pages != HUGE_PAGES_NEVER);
+    map_allow_huge(piece->address, piece->bytes, SETTING(huge_pages) != HUGE_PAGES_NEVER);
     piece->cut_begin = piece->cut_end = false;
 }
 
@@ -106,7 +114,7 @@ static bool map_fresh(size_t bytes, size_t alignment, struct raw_piece *piece)
  * replaces its blocks then finds their pages again. */
 static size_t cache_bytes_most(void)
 {
-    size_t least = settings.raw_cache_bytes;
+    size_t least = SETTING(raw_cache_bytes);
     size_t live = atomic_load_explicit(&live_bytes, memory_order_relaxed);
     size_t share = 4 * (live < least ? live : least);
     if (share < live / 4)
@@ -481,7 +489,7 @@ size_t raw_bytes(const void *pointer)
  * too short to be kept; and beyond the safe number of mappings all are whole granules. */
 bool raw_fits(size_t block_bytes, size_t bytes)
 {
-    return bytes > settings.raw_threshold_bytes / 2 &&
+    return bytes > SETTING(raw_threshold_bytes) / 2 &&
            (block_bytes - bytes <= bytes / 4 + PIECE_LEAST_BYTES || block_bytes % GRANULE_BYTES == 0);
 }
 
@@ -541,10 +549,10 @@ static bool take_older_and_unlock(uint64_t then_ms, struct raw_piece *piece)
 void raw_age(uint64_t now_ms)
 {
     uint64_t oldest = atomic_load_explicit(&oldest_cached_ms, memory_order_relaxed);
-    if (oldest == 0 || now_ms < oldest + settings.purge_delay_ms)
+    if (oldest == 0 || now_ms < oldest + SETTING(purge_delay_ms))
         return;
     struct raw_piece piece;
-    while (lock_try(&raw_lock) && take_older_and_unlock(now_ms - settings.purge_delay_ms, &piece))
+    while (lock_try(&raw_lock) && take_older_and_unlock(now_ms - SETTING(purge_delay_ms), &piece))
         raw_piece_unmap(&piece);
 }
 
@@ -555,7 +563,7 @@ void raw_make_way(size_t bytes)
     while (taken && gone < bytes) {
         struct raw_piece piece;
         lock_acquire_after_fork(&raw_lock);
-        taken = raw_cache_bytes() > settings.raw_cache_bytes && raw_cache_take_older(UINT64_MAX, &piece);
+        taken = raw_cache_bytes() > SETTING(raw_cache_bytes) && raw_cache_take_older(UINT64_MAX, &piece);
         lock_release(&raw_lock);
         if (taken) {
             raw_piece_unmap(&piece);

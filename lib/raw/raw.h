@@ -72,6 +72,10 @@ struct raw_totals {
 };
 struct raw_totals raw_totals(void);
 
+/* Tells where the tables are (base/published). */
+struct published;
+void raw_publish(struct published *out);
+
 /* Each entry of the index that is no arena's leads to the record of the block that begins there, their totals
  * are right, and so is the cache. Only when nobody is inside. */
 bool raw_is_valid(void);

@@ -1,6 +1,7 @@
 #include "raw/raw_cache.h"
 
 #include "arena/address_index.h"
+#include "base/published.h"
 
 struct entry {
     struct raw_piece piece;
@@ -20,6 +21,13 @@ size_t raw_cache_bytes(void)
 size_t raw_cache_count(void)
 {
     return count;
+}
+
+void raw_cache_publish(struct published *out)
+{
+    out->cache_entry_bytes = sizeof(struct entry);
+    out->raw_cache = (uintptr_t)entries;
+    out->raw_cache_count = (uintptr_t)&count;
 }
 
 static bool is_aligned(const struct raw_piece *piece, size_t alignment)

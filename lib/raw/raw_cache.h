@@ -51,6 +51,10 @@ bool raw_cache_take_older(uint64_t then_ms, struct raw_piece *piece);
 size_t raw_cache_bytes(void);
 size_t raw_cache_count(void);
 
+/* Tells where the tables are (base/published). */
+struct published;
+void raw_cache_publish(struct published *out);
+
 /* The pieces are valid, none lies in another, and they are as many bytes as counted. */
 bool raw_cache_is_valid(void);
 

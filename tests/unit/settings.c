@@ -258,7 +258,7 @@ static void check_process(const char *const *environment, const char *expected)
     "KiB\n"                                                                                                  \
     "TARN_RAW_THRESHOLD=512.0 KiB\nTARN_HUGE_PAGES=system\nTARN_QUARANTINE=512.0 "                           \
     "KiB\nTARN_EXIT_CHECK=1\nTARN_CHECK=0\n"                                                                 \
-    "TARN_GUARD_SAMPLE=off\nTARN_STATS=0\n"
+    "TARN_GUARD_SAMPLE=off\nTARN_STATS=0\nTARN_PUBLISH=1\n"
 
 static void without_variables_the_defaults_stand(void **state)
 {
@@ -285,7 +285,7 @@ static void variables_are_read_at_the_start(void **state)
                   "TARN_DIRTY_LIMIT=4.0 MiB\nTARN_PURGE_DELAY=3000 ms\nTARN_RAW_CACHE=1.0 GiB\n"
                   "TARN_RUN_THRESHOLD=32.0 KiB\nTARN_RAW_THRESHOLD=100.0 KiB\nTARN_HUGE_PAGES=system\n"
                   "TARN_QUARANTINE=512.0 KiB\nTARN_EXIT_CHECK=1\n"
-                  "TARN_CHECK=1\nTARN_GUARD_SAMPLE=1/50\nTARN_STATS=0\nTARN_VERBOSE=0\n");
+                  "TARN_CHECK=1\nTARN_GUARD_SAMPLE=1/50\nTARN_STATS=0\nTARN_PUBLISH=1\nTARN_VERBOSE=0\n");
 }
 
 static void mistakes_are_told_once_each(void **state)

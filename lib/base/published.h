@@ -52,6 +52,7 @@ struct published {
     uint32_t pool_bytes;
     uint32_t heap_bytes; /* up to where the hardened build differs */
     uint32_t heap_count_bytes;
+    uint32_t heap_quarantine; /* offset of quarantine.bytes */
     uint32_t record_bytes;
     uint32_t cache_entry_bytes;
     uint32_t setting_bytes;

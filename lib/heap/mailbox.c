@@ -3,11 +3,6 @@
 #include "base/fatal.h"
 #include "heap/park.h"
 
-#define MESSAGE_BLOCKS_SHIFT 48
-#define MESSAGE_TAG          UINT64_C(9)
-#define MESSAGE_TAG_MASK     UINT64_C(15) /* blocks are multiples of 16 */
-#define MESSAGE_ADDRESS_MASK (((UINT64_C(1) << MESSAGE_BLOCKS_SHIFT) - 1) & ~MESSAGE_TAG_MASK)
-
 /* Messages for one owner, linked from first to last. */
 struct batch {
     struct heap *owner; /* NULL: none */

@@ -29,6 +29,12 @@
 #include "base/counters.h"
 #include "heap/heap.h"
 
+/* A message's first word: next message | blocks << shift | tag. Blocks are multiples of 16. */
+#define MESSAGE_BLOCKS_SHIFT 48
+#define MESSAGE_TAG          UINT64_C(9)
+#define MESSAGE_TAG_MASK     UINT64_C(15)
+#define MESSAGE_ADDRESS_MASK (((UINT64_C(1) << MESSAGE_BLOCKS_SHIFT) - 1) & ~MESSAGE_TAG_MASK)
+
 /* The running thread of `heap` frees a block of this class; mostly from a pool that another heap owns. */
 void mailbox_send(struct heap *heap, uint32_t class, struct block *block);
 

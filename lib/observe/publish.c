@@ -35,6 +35,7 @@ static void describe(struct published *p)
     p->pool_bytes = sizeof(struct pool);
     p->heap_bytes = offsetof(struct heap, quarantine);
     p->heap_count_bytes = sizeof(struct heap_counts);
+    p->heap_quarantine = offsetof(struct heap, quarantine.bytes);
     p->index_root = (uintptr_t)address_index_root;
 }
 

@@ -34,22 +34,35 @@ struct setting {
     uint64_t most;
     void *value;
     bool changes; /* while the process runs; its value is atomic */
+    const char *meaning;
 };
 
 static const struct setting table[] = {
-    {"TARN_DIRTY_LIMIT", KIND_BYTES, 0, UINT64_C(1) << 46, &settings.dirty_limit_bytes, true},
-    {"TARN_PURGE_DELAY", KIND_MILLISECONDS, 0, 86400000, &settings.purge_delay_ms, true},
-    {"TARN_RAW_CACHE", KIND_BYTES, 0, UINT64_C(1) << 46, &settings.raw_cache_bytes, true},
-    {"TARN_RUN_THRESHOLD", KIND_BYTES, 1U << 10, 32U << 10, &settings.run_threshold_bytes, true},
-    {"TARN_RAW_THRESHOLD", KIND_BYTES, 64U << 10, 512U << 10, &settings.raw_threshold_bytes, true},
-    {"TARN_HUGE_PAGES", KIND_HUGE_PAGES, 0, 0, &settings.huge_pages, true},
-    {"TARN_QUARANTINE", KIND_BYTES, 0, 1U << 30, &settings.quarantine_bytes, true},
-    {"TARN_EXIT_CHECK", KIND_SWITCH, 0, 1, &settings.exit_check, false},
-    {"TARN_CHECK", KIND_SWITCH, 0, 1, &settings.check, false},
-    {"TARN_GUARD_SAMPLE", KIND_SHARE, 0, UINT64_C(1) << 32, &settings.guard_interval, false},
-    {"TARN_STATS", KIND_SWITCH, 0, 1, &settings.statistics_at_exit, false},
-    {"TARN_PUBLISH", KIND_SWITCH, 0, 1, &settings.publish, false},
-    {"TARN_VERBOSE", KIND_NUMBER, 0, 2, &settings.verbosity, true},
+    {"TARN_DIRTY_LIMIT", KIND_BYTES, 0, UINT64_C(1) << 46, &settings.dirty_limit_bytes, true,
+     "above this much free memory, or an eighth of that in use, it is given back four times as soon"},
+    {"TARN_PURGE_DELAY", KIND_MILLISECONDS, 0, 86400000, &settings.purge_delay_ms, true,
+     "free memory that nobody takes up for this long is given back"},
+    {"TARN_RAW_CACHE", KIND_BYTES, 0, UINT64_C(1) << 46, &settings.raw_cache_bytes, true,
+     "pages of freed blocks above the raw threshold that are kept for the next"},
+    {"TARN_RUN_THRESHOLD", KIND_BYTES, 1U << 10, 32U << 10, &settings.run_threshold_bytes, true,
+     "larger requests are runs of 16 KiB slots instead of blocks of a pool"},
+    {"TARN_RAW_THRESHOLD", KIND_BYTES, 64U << 10, 512U << 10, &settings.raw_threshold_bytes, true,
+     "larger requests get a mapping of their own"},
+    {"TARN_HUGE_PAGES", KIND_HUGE_PAGES, 0, 0, &settings.huge_pages, true,
+     "asks for transparent huge pages, forbids them, or leaves them to the system"},
+    {"TARN_QUARANTINE", KIND_BYTES, 0, 1U << 30, &settings.quarantine_bytes, true,
+     "hardened library: freed bytes of a thread that wait before they are used again"},
+    {"TARN_EXIT_CHECK", KIND_SWITCH, 0, 1, &settings.exit_check, false,
+     "looks for damage when the process ends"},
+    {"TARN_CHECK", KIND_SWITCH, 0, 1, &settings.check, false, "checks every pointer that is freed"},
+    {"TARN_GUARD_SAMPLE", KIND_SHARE, 0, UINT64_C(1) << 32, &settings.guard_interval, false,
+     "one allocation in so many lies between forbidden pages"},
+    {"TARN_STATS", KIND_SWITCH, 0, 1, &settings.statistics_at_exit, false,
+     "prints statistics when the process ends"},
+    {"TARN_PUBLISH", KIND_SWITCH, 0, 1, &settings.publish, false,
+     "lets the tarn command look at the process, and change its settings"},
+    {"TARN_VERBOSE", KIND_NUMBER, 0, 2, &settings.verbosity, true,
+     "0: no warnings; 2: says at the start that Tarn is in"},
 };
 
 #define TABLE_LENGTH (sizeof table / sizeof table[0])
@@ -187,7 +200,7 @@ static void show_limit(struct text *line, enum kind kind, uint64_t number)
 
 static void show_expected(struct text *line, const struct setting *setting)
 {
-    text_string(line, ", expected ");
+
     switch (setting->kind) {
     case KIND_SWITCH:
         text_string(line, "0 or 1");
@@ -235,44 +248,65 @@ static void show_given(struct text *line, const char *given, size_t length)
     text_string(line, shown);
 }
 
-static void warn_value(const struct setting *setting, const char *text)
+static const struct setting *find(const char *name)
 {
-    struct text line = {0};
-    text_string(&line, setting->name);
-    text_string(&line, "=");
-    show_given(&line, text, SHOWN_BYTES);
-    text_string(&line, " is not understood");
-    show_expected(&line, setting);
-    text_string(&line, "; the default is used");
-    warn(&line);
+    const char *rest = strncmp(name, "TARN_", 5) == 0 ? name + 5 : name;
+    for (size_t i = 0; i < TABLE_LENGTH; i++)
+        if (strcmp(table[i].name + 5, rest) == 0)
+            return &table[i];
+    return NULL;
 }
 
-static void warn_name(const char *assignment, size_t length)
+static void refuse_name(struct text *answer, const char *name)
 {
-    struct text line = {0};
-    text_string(&line, "there is no setting ");
-    show_given(&line, assignment, length);
-    text_string(&line, "; it is ignored");
-    warn(&line);
+    text_string(answer, "there is no setting ");
+    show_given(answer, name, SHOWN_BYTES);
+}
+
+static void refuse_value(struct text *answer, const struct setting *setting, const char *value)
+{
+    text_string(answer, setting->name);
+    text_string(answer, "=");
+    show_given(answer, value, SHOWN_BYTES);
+    text_string(answer, " is not understood, expected ");
+    show_expected(answer, setting);
+}
+
+/* NAME=value: which setting, and what it would be; or why not. */
+static bool understand(const char *assignment, const struct setting **setting, uint64_t *number,
+                       struct text *answer)
+{
+    char name[SHOWN_BYTES] = {0};
+    const char *value = strchr(assignment, '=');
+    size_t length = value != NULL ? (size_t)(value - assignment) : strlen(assignment);
+    memcpy(name, assignment, length < sizeof name ? length : sizeof name - 1);
+    *setting = find(name);
+    value = value != NULL ? value + 1 : "";
+    if (*setting == NULL)
+        refuse_name(answer, name);
+    else if (!parse(*setting, value, number))
+        refuse_value(answer, *setting, value);
+    return answer->length == 0;
+}
+
+bool settings_check(const char *assignment, struct text *answer)
+{
+    const struct setting *setting;
+    uint64_t number;
+    return understand(assignment, &setting, &number, answer);
 }
 
 bool settings_apply(const char *assignment)
 {
-    size_t length = strcspn(assignment, "=");
-    const char *text = assignment[length] == '=' ? assignment + length + 1 : "";
-    for (size_t i = 0; i < TABLE_LENGTH; i++) {
-        const struct setting *setting = &table[i];
-        if (strlen(setting->name) != length || memcmp(assignment, setting->name, length) != 0)
-            continue;
-        uint64_t value = 0;
-        if (!parse(setting, text, &value)) {
-            warn_value(setting, text);
-            return false;
-        }
-        store(setting, value);
+    const struct setting *setting;
+    uint64_t number;
+    struct text line = {0};
+    if (understand(assignment, &setting, &number, &line)) {
+        store(setting, number);
         return true;
     }
-    warn_name(assignment, length);
+    text_string(&line, setting != NULL ? "; the default is used" : "; it is ignored");
+    warn(&line);
     return false;
 }
 
@@ -337,43 +371,51 @@ void settings_publish(struct published *out)
     out->setting_bytes = sizeof settings;
 }
 
-static const struct setting *find(const char *name)
-{
-    const char *rest = strncmp(name, "TARN_", 5) == 0 ? name + 5 : name;
-    for (size_t i = 0; i < TABLE_LENGTH; i++)
-        if (strcmp(table[i].name + 5, rest) == 0)
-            return &table[i];
-    return NULL;
-}
-
 bool settings_change(const char *name, const char *value, struct text *answer)
 {
     const struct setting *setting = find(name);
     uint64_t number = 0;
-    if (setting == NULL) {
-        text_string(answer, "there is no setting ");
-        show_given(answer, name, SHOWN_BYTES);
-        return false;
-    }
-    text_string(answer, setting->name);
-    if (!setting->changes) {
+    if (setting == NULL)
+        refuse_name(answer, name);
+    else if (!setting->changes) {
+        text_string(answer, setting->name);
         text_string(answer, " cannot be changed while the process runs");
+    } else if (!parse(setting, value, &number))
+        refuse_value(answer, setting, value);
+    if (answer->length > 0)
         return false;
-    }
-    text_string(answer, "=");
-    if (!parse(setting, value, &number)) {
-        show_given(answer, value, SHOWN_BYTES);
-        text_string(answer, " is not understood");
-        show_expected(answer, setting);
-        return false;
-    }
     struct text before = {0};
     show_value(&before, setting);
     before.bytes[before.length] = '\0';
     store(setting, number);
+    text_string(answer, setting->name);
+    text_string(answer, "=");
     show_value(answer, setting);
     text_string(answer, ", was ");
     text_string(answer, before.bytes);
+    return true;
+}
+
+static void describe(const struct setting *setting, struct setting_description *description)
+{
+    struct text text = {0};
+    description->name = setting->name;
+    description->meaning = setting->meaning;
+    description->changes = setting->changes;
+    show_value(&text, setting);
+    text.bytes[text.length] = '\0';
+    description->value = text;
+    text.length = 0;
+    show_expected(&text, setting);
+    text.bytes[text.length] = '\0';
+    description->expected = text;
+}
+
+bool settings_describe(size_t number, struct setting_description *description)
+{
+    if (number >= TABLE_LENGTH)
+        return false;
+    describe(&table[number], description);
     return true;
 }
 

@@ -55,9 +55,23 @@ void settings_publish(struct published *out);
 /* For tests: applies one NAME=value text, as found in the environment; false after a warning. */
 bool settings_apply(const char *assignment);
 
+/* Whether NAME=value, as it may stand in the environment, would be understood; else says why not. */
+bool settings_check(const char *assignment, struct text *answer);
+
 /* Changes a setting of the running process, by its name with or without TARN_. The answer is one line of
  * text without its end: what was changed, or why not. Any thread, one at a time. */
 bool settings_change(const char *name, const char *value, struct text *answer);
+
+struct setting_description {
+    const char *name;
+    const char *meaning;
+    struct text value;    /* at present */
+    struct text expected; /* values that it may have */
+    bool changes;         /* while the process runs */
+};
+
+/* The setting with this number, from 0; false when there are not so many. */
+bool settings_describe(size_t number, struct setting_description *description);
 
 /* Calls `each` for every setting, with its name and its value as text. */
 void settings_each(void (*each)(const char *name, const char *value, void *context), void *context);

@@ -1,0 +1,184 @@
+#include "program.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <gelf.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+static bool is_executable(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISREG(info.st_mode) && access(path, X_OK) == 0;
+}
+
+bool program_find(const char *command, char *path, size_t bytes)
+{
+    if (strchr(command, '/') != NULL)
+        return snprintf(path, bytes, "%s", command) < (int)bytes && is_executable(path);
+    const char *folders = getenv("PATH");
+    if (folders == NULL)
+        folders = "/usr/local/bin:/usr/bin:/bin";
+    while (*folders != '\0') {
+        size_t length = strcspn(folders, ":");
+        int written = snprintf(path, bytes, "%.*s/%s", (int)length, length > 0 ? folders : ".", command);
+        if (written < (int)bytes && is_executable(path))
+            return true;
+        folders += length;
+        folders += *folders == ':';
+    }
+    return false;
+}
+
+/* ---- ELF ---- */
+
+static bool defines(Elf *elf, const char *symbol, unsigned kind)
+{
+    Elf_Scn *section = NULL;
+    GElf_Shdr header;
+    while ((section = elf_nextscn(elf, section)) != NULL) {
+        Elf_Data *data;
+        if (gelf_getshdr(section, &header) == NULL || header.sh_type != kind || header.sh_entsize == 0 ||
+            (data = elf_getdata(section, NULL)) == NULL)
+            continue;
+        for (int i = 0; i < (int)(header.sh_size / header.sh_entsize); i++) {
+            GElf_Sym entry;
+            const char *name;
+            if (gelf_getsym(data, i, &entry) != NULL && entry.st_shndx != SHN_UNDEF &&
+                GELF_ST_TYPE(entry.st_info) == STT_FUNC &&
+                (name = elf_strptr(elf, header.sh_link, entry.st_name)) != NULL && strcmp(name, symbol) == 0)
+                return true;
+        }
+    }
+    return false;
+}
+
+static bool needs_tarn(Elf *elf)
+{
+    Elf_Scn *section = NULL;
+    GElf_Shdr header;
+    while ((section = elf_nextscn(elf, section)) != NULL) {
+        Elf_Data *data;
+        if (gelf_getshdr(section, &header) == NULL || header.sh_type != SHT_DYNAMIC ||
+            header.sh_entsize == 0 || (data = elf_getdata(section, NULL)) == NULL)
+            continue;
+        for (int i = 0; i < (int)(header.sh_size / header.sh_entsize); i++) {
+            GElf_Dyn entry;
+            const char *name;
+            if (gelf_getdyn(data, i, &entry) != NULL && entry.d_tag == DT_NEEDED &&
+                (name = elf_strptr(elf, header.sh_link, entry.d_un.d_val)) != NULL &&
+                strncmp(name, "libtarn", 7) == 0)
+                return true;
+        }
+    }
+    return false;
+}
+
+static bool has_interpreter(Elf *elf)
+{
+    size_t count = 0;
+    GElf_Phdr header;
+    if (elf_getphdrnum(elf, &count) != 0)
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (gelf_getphdr(elf, (int)i, &header) != NULL && header.p_type == PT_INTERP)
+            return true;
+    return false;
+}
+
+static void read_elf(int file, struct program *program)
+{
+    GElf_Ehdr header;
+    GElf_Ehdr own;
+    Elf *elf = elf_begin(file, ELF_C_READ, NULL);
+    int self = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    Elf *own_elf = self >= 0 ? elf_begin(self, ELF_C_READ, NULL) : NULL;
+    program->is_elf = elf != NULL && elf_kind(elf) == ELF_K_ELF && gelf_getehdr(elf, &header) != NULL;
+    if (program->is_elf) {
+        program->is_static = !has_interpreter(elf);
+        program->has_tarn = needs_tarn(elf) || defines(elf, "tarn_malloc", SHT_SYMTAB);
+        program->allocates = defines(elf, "malloc", SHT_DYNSYM) || defines(elf, "malloc", SHT_SYMTAB);
+        program->other_class =
+            own_elf != NULL && gelf_getehdr(own_elf, &own) != NULL &&
+            (header.e_machine != own.e_machine || header.e_ident[EI_CLASS] != own.e_ident[EI_CLASS]);
+    }
+    if (own_elf != NULL)
+        elf_end(own_elf);
+    if (self >= 0)
+        close(self);
+    if (elf != NULL)
+        elf_end(elf);
+}
+
+static void read_script(int file, struct program *program)
+{
+    char line[256] = "";
+    if (pread(file, line, sizeof line - 1, 0) < 3 || strncmp(line, "#!", 2) != 0)
+        return;
+    char *name = line + 2 + strspn(line + 2, " \t");
+    name[strcspn(name, " \t\n")] = '\0';
+    snprintf(program->interpreter, sizeof program->interpreter, "%s", name);
+}
+
+bool program_read(const char *path, struct program *program)
+{
+    struct stat info;
+    *program = (struct program){0};
+    snprintf(program->path, sizeof program->path, "%s", path);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0)
+        return false;
+    elf_version(EV_CURRENT);
+    read_elf(file, program);
+    if (!program->is_elf)
+        read_script(file, program);
+    program->set_user_id = fstat(file, &info) == 0 && ((info.st_mode & (S_ISUID | S_ISGID)) != 0 ||
+                                                       fgetxattr(file, "security.capability", NULL, 0) > 0);
+    close(file);
+    return true;
+}
+
+bool program_defines(const char *path, const char *symbol)
+{
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0)
+        return false;
+    elf_version(EV_CURRENT);
+    Elf *elf = elf_begin(file, ELF_C_READ, NULL);
+    bool found = elf != NULL && elf_kind(elf) == ELF_K_ELF && defines(elf, symbol, SHT_DYNSYM);
+    if (elf != NULL)
+        elf_end(elf);
+    close(file);
+    return found;
+}
+
+/* ---- the library ---- */
+
+bool program_find_library(bool hardened, char *path, size_t bytes)
+{
+    const char *name = hardened ? "libtarn-hardened.so.0" : "libtarn.so.0";
+    static const char *const folders[] = {"../" TARN_LIBDIR, "../lib", "../lib64"};
+    char self[3072];
+    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (length <= 0)
+        return false;
+    self[length] = '\0';
+    *strrchr(self, '/') = '\0';
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        char joined[4096];
+        snprintf(joined, sizeof joined, "%s/%s/%s", self, folders[i], name);
+        char *whole = realpath(joined, NULL);
+        if (whole == NULL)
+            continue;
+        /* As named, so that an upgrade beside a long-lived script is seen. */
+        snprintf(path, bytes, "%.*s/%s", (int)(strrchr(whole, '/') - whole), whole, name);
+        free(whole);
+        return true;
+    }
+    errno = ENOENT;
+    return false;
+}

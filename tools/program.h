@@ -1,0 +1,32 @@
+/* Programs and libraries as files: what has to be known before one is started, and where malloc is in them.
+ */
+#ifndef TARN_TOOLS_PROGRAM_H
+#define TARN_TOOLS_PROGRAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct program {
+    char path[4096];
+    bool is_elf;
+    bool is_static;   /* no interpreter: nothing can be preloaded */
+    bool other_class; /* 32 bits, or another processor */
+    bool has_tarn;    /* the archive is linked in, or it needs libtarn */
+    bool set_user_id; /* or set-group-id, or with file capabilities: the loader ignores the environment */
+    bool allocates;   /* defines malloc itself */
+    char interpreter[256]; /* of a script */
+};
+
+/* Looks for the command as a shell would; false when there is none that can be executed. */
+bool program_find(const char *command, char *path, size_t bytes);
+
+/* False, with errno, when the file cannot be read. */
+bool program_read(const char *path, struct program *program);
+
+/* Whether the dynamic symbol table of this file defines the symbol. */
+bool program_defines(const char *path, const char *symbol);
+
+/* The shared library to preload: beside the tool (../lib…), or in the build folder that the tool is in. */
+bool program_find_library(bool hardened, char *path, size_t bytes);
+
+#endif

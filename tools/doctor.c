@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -218,6 +219,21 @@ static void path_in(const struct process *process, const char *name, char *path,
         snprintf(path, bytes, "/proc/%d/root%s", (int)process->pid, name);
 }
 
+/* Whether what serves is where Tarn was found. */
+static bool is_library_of(const struct process *process, const char *serving)
+{
+    char path[4096];
+    struct stat one;
+    struct stat other;
+    if (process->copies == 0)
+        return false;
+    path_in(process, serving[0] == '/' ? serving : "", path, sizeof path);
+    if (stat(path, &one) != 0)
+        return false;
+    path_in(process, process->library, path, sizeof path);
+    return stat(path, &other) == 0 && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+}
+
 static void look_at_order(const struct process *process)
 {
     struct r_debug record;
@@ -243,7 +259,7 @@ static void look_at_order(const struct process *process)
         }
         object = (uintptr_t)map.l_next;
     }
-    bool is_tarn = strstr(serving, "libtarn") != NULL || program_defines(path_of_exe(process), "tarn_malloc");
+    bool is_tarn = is_library_of(process, serving);
     find(is_tarn ? GOOD : BAD, "symbol order", "malloc is found first in %s", serving);
     if (others[0] != '\0')
         find(GOOD, "symbol order",

@@ -6,11 +6,14 @@
 
 #include "os/settings.h"
 
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { WAIT_SECONDS = 5, NS_PER_LOOK = 2000000, LOOKS_PER_SECOND = 500, BUDGET_MOST = 1 << 20 };
 
@@ -75,11 +78,30 @@ static void hurry(struct process *process)
     survey_free(&survey);
 }
 
+/* One tool at a time for each process: held by the file that says how the process is. -1: not within the
+ * time. */
+static int lock_process(const struct process *process, double seconds)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)process->pid);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    for (long i = 0; file >= 0 && flock(file, LOCK_EX | LOCK_NB) != 0; i++) {
+        if (i > (long)(seconds * LOOKS_PER_SECOND)) {
+            close(file);
+            return -1;
+        }
+        nanosleep(&(struct timespec){.tv_nsec = NS_PER_LOOK}, NULL);
+    }
+    return file;
+}
+
+/* The lock is held. */
 static int wish(struct process *process, struct control *wished, double seconds)
 {
     uint32_t last = read_count(process, offsetof(struct control, wished));
     uint32_t next = last + 1;
     struct control control;
+    hurry(process); /* there may be one that waits */
     if (!wait_for(process, last, seconds))
         return say_waits(process, seconds);
     size_t begin = offsetof(struct control, wish);
@@ -93,6 +115,16 @@ static int wish(struct process *process, struct control *wished, double seconds)
     if (!process_read(process, control_at(process, 0), &control, sizeof control))
         return complain("process %d has ended", (int)process->pid);
     return print_answer(process, &control);
+}
+
+static int wish_alone(struct process *process, struct control *wished, double seconds)
+{
+    int lock = lock_process(process, seconds);
+    if (lock < 0)
+        return say_waits(process, seconds);
+    int status = wish(process, wished, seconds);
+    close(lock);
+    return status;
 }
 
 /* NAME=VALUE; refused here already when it can be seen to be wrong. */
@@ -160,7 +192,7 @@ int command_set(int count, char **arguments)
     int status = for_process(arguments[1], &process);
     for (int i = 2; i < count && status == STATUS_OK; i++) {
         fill_in(&control, arguments[i]);
-        status = wish(&process, &control, seconds);
+        status = wish_alone(&process, &control, seconds);
     }
     process_close(&process);
     return status;
@@ -177,7 +209,7 @@ int command_trim(int count, char **arguments)
         return complain_usage("trim wants one process number");
     int status = for_process(arguments[1], &process);
     if (status == STATUS_OK)
-        status = wish(&process, &control, seconds);
+        status = wish_alone(&process, &control, seconds);
     process_close(&process);
     return status;
 }

@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PROCESSES_MOST = 512, SEEN_MOST = 8192, THREAD_ROWS = 1024, MS = 1000 };
+enum { PROCESSES_MOST = 512, SEEN_MOST = 8192, THREAD_ROWS = 1024, MS = 1000, CTRL_L = 12 };
 
 /* One process at one moment. */
 struct sample {
@@ -423,6 +423,9 @@ static bool obey(struct screen *screen, int key)
     case '\n':
         screen->view = key == 't' ? VIEW_THREADS : key == 'p' ? VIEW_PROCESSES : VIEW_CLASSES;
         screen->first = 0;
+        break;
+    case CTRL_L:
+        clearok(curscr, TRUE);
         break;
     case KEY_UP:
     case 'k':

@@ -196,18 +196,24 @@ static struct range *own_ranges(const struct survey *survey, size_t *count)
     return ranges;
 }
 
-/* What the ranges hold of the mapping; a range that lies in several counts by its share. */
-static uint64_t own_bytes_in(const struct mapping *mapping, const struct range *ranges, size_t count)
+/* What the ranges hold of the mapping. */
+static uint64_t own_bytes_in(const struct survey *survey, const struct mapping *mapping,
+                             const struct range *ranges, size_t count)
 {
-    double bytes = 0;
+    uint64_t bytes = 0;
     for (size_t i = 0; i < count && ranges[i].begin < mapping->end; i++) {
         uint64_t begin = ranges[i].begin > mapping->begin ? ranges[i].begin : mapping->begin;
         uint64_t end = least(ranges[i].end, mapping->end);
-        if (begin < end)
-            bytes += (double)ranges[i].resident *
-                     ((double)(end - begin) / (double)(ranges[i].end - ranges[i].begin));
+        if (begin >= end)
+            continue;
+        if (begin == mapping->begin && end == mapping->end)
+            return mapping->resident_bytes;
+        if (begin == ranges[i].begin && end == ranges[i].end)
+            bytes += ranges[i].resident;
+        else
+            bytes += survey_resident_in(survey, begin, end - begin);
     }
-    return (uint64_t)bytes;
+    return bytes;
 }
 
 static const char *name_of(const struct mapping *mapping)
@@ -230,7 +236,7 @@ static void enter_others(struct ledger_entry *ledger, const struct survey *surve
     ledger->others = json_object();
     for (size_t i = 0; i < process->mapping_count; i++) {
         const struct mapping *mapping = &process->mappings[i];
-        uint64_t own = ranges != NULL ? own_bytes_in(mapping, ranges, count) : 0;
+        uint64_t own = ranges != NULL ? own_bytes_in(survey, mapping, ranges, count) : 0;
         uint64_t rest = mapping->resident_bytes - least(own, mapping->resident_bytes);
         if (strcmp(mapping->name, process->library) == 0 && strstr(mapping->name, "libtarn") != NULL) {
             ledger->bytes[LINE_CODE] += rest;

@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 enum {
-    CELL = 5,          /* SVG units */
+    CELL = 5, /* wide, in SVG units */
+    ROW = 10, /* high, with the line between two */
+    LABEL_FONT = 9,
     LABEL_WIDTH = 150, /* room for an address */
     TOP = 120,
     FULL = 255,
@@ -107,7 +109,7 @@ static void write_row(FILE *to, const struct arena_view *arena, double y)
 {
     struct colour colours[ARENA_SLOTS];
     colour_arena(arena, colours);
-    fprintf(to, "<text x=\"10\" y=\"%.1f\" class=\"a\">%012" PRIx64 "%s</text>\n", y + CELL - 1,
+    fprintf(to, "<text x=\"10\" y=\"%.1f\" class=\"a\">%012" PRIx64 "%s</text>\n", y + ROW - 2,
             arena->address, arena->kind == ARENA_RETIRED ? " retired" : "");
     for (uint32_t slot = 0; slot < ARENA_SLOTS;) {
         uint32_t end = slot + 1;
@@ -115,7 +117,7 @@ static void write_row(FILE *to, const struct arena_view *arena, double y)
                !arena->slots[end].begins)
             end++;
         rectangle(to, LABEL_WIDTH + slot * (double)CELL + 0.3, y, (end - slot) * (double)CELL - 0.6,
-                  CELL - 0.6, colours[slot]);
+                  ROW - 1.4, colours[slot]);
         slot = end;
     }
 }
@@ -134,14 +136,14 @@ static void write_escaped(FILE *to, const char *text)
 
 static bool write_svg(const struct survey *survey, FILE *to)
 {
-    size_t height = TOP + survey->arena_count * (CELL + 1) + 20;
+    size_t height = TOP + survey->arena_count * ROW + 20;
     char shown[SHOWN_BYTES];
     size_t width = LABEL_WIDTH + ARENA_SLOTS * CELL + 10;
     fprintf(
         to,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%zu\" height=\"%zu\" viewBox=\"0 0 %zu %zu\" "
         "font-family=\"sans-serif\" font-size=\"12\">\n<style>.a{font:%dpx monospace;fill:#555}</style>\n",
-        width, height, width, height, CELL + 2);
+        width, height, width, height, LABEL_FONT);
     fprintf(to, "<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n<text x=\"10\" y=\"28\" "
                 "font-size=\"17\">");
     write_escaped(to, survey->process->name);
@@ -150,9 +152,9 @@ static bool write_svg(const struct survey *survey, FILE *to)
     fprintf(to, "<text x=\"10\" y=\"44\" fill=\"#555\">a row is an arena, a cell a slot of 16 KiB</text>\n");
     write_legend(to);
     fprintf(to, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%zu\" fill=\"#dcdce0\"/>\n", LABEL_WIDTH,
-            TOP - 1, (int)ARENA_SLOTS * CELL, survey->arena_count * (CELL + 1) + 1);
+            TOP - 1, (int)ARENA_SLOTS * CELL, survey->arena_count * ROW + 1);
     for (size_t i = 0; i < survey->arena_count; i++)
-        write_row(to, &survey->arenas[i], TOP + (double)i * (CELL + 1));
+        write_row(to, &survey->arenas[i], TOP + (double)i * ROW);
     fprintf(to, "</svg>\n");
     return ferror(to) == 0;
 }

@@ -30,7 +30,7 @@ static bool grow(void **array, size_t count, size_t *room, size_t element)
     return true;
 }
 
-static uint64_t resident_in(const struct survey *survey, uint64_t address, uint64_t bytes)
+uint64_t survey_resident_in(const struct survey *survey, uint64_t address, uint64_t bytes)
 {
     uint64_t page = survey->process->published.page_bytes;
     uint64_t found = 0;
@@ -342,7 +342,7 @@ static bool add_raw(struct survey *survey, size_t *room, uint64_t address, uint6
     struct raw_view *view = &survey->raws[survey->raw_count++];
     *view = (struct raw_view){.address = address, .bytes = bytes, .cached = cached};
     if (with_pages)
-        view->resident_bytes = resident_in(survey, address, bytes);
+        view->resident_bytes = survey_resident_in(survey, address, bytes);
     if (!cached) {
         survey->classes[COUNTED_RAW].used++;
         survey->classes[COUNTED_RAW].resident_bytes += view->resident_bytes;
@@ -357,7 +357,7 @@ static void take_leaf(struct survey *survey, size_t *room, uint64_t number, uint
     if (!process_read(survey->process, leaf, entries, sizeof entries))
         return;
     if (with_pages)
-        survey->table_bytes += resident_in(survey, leaf, sizeof entries);
+        survey->table_bytes += survey_resident_in(survey, leaf, sizeof entries);
     for (uint64_t i = 0; i < ADDRESS_LEAF_COUNT; i++) {
         struct raw_piece piece;
         uint64_t address = (number * ADDRESS_LEAF_COUNT + i) << GRANULE_LOG2;
@@ -398,7 +398,8 @@ static void add_tables(struct survey *survey)
     for (size_t i = 0; i < survey->heap_count; i += p->heaps_in_chunk) {
         uint64_t chunk = process_read_word(
             survey->process, p->heap_chunks + survey->heaps[i].number / p->heaps_in_chunk * UINT64_C(8));
-        survey->table_bytes += resident_in(survey, chunk, p->heaps_in_chunk * (uint64_t)HEAP_ALIGNMENT);
+        survey->table_bytes +=
+            survey_resident_in(survey, chunk, p->heaps_in_chunk * (uint64_t)HEAP_ALIGNMENT);
     }
 }
 

@@ -98,6 +98,9 @@ struct survey_rates {
 };
 struct survey_rates survey_rates(const struct survey *survey);
 
+/* Resident bytes of these addresses. */
+uint64_t survey_resident_in(const struct survey *survey, uint64_t address, uint64_t bytes);
+
 /* Bytes a heap holds in empty slots, empty pools and runs; and in blocks of other heaps. */
 uint64_t survey_heap_kept_bytes(const struct heap_view *heap);
 

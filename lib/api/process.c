@@ -82,6 +82,13 @@ static bool drop_caches(void)
     return housekeeper_reclaim() || gave_back;
 }
 
+/* What malloc_trim does, but for waiting: it may be wished from outside while the program is anywhere. */
+static bool trim_at_once(void)
+{
+    tick_reclaim(heap_self);
+    return drop_caches();
+}
+
 /* The unwinder allocates while it is loaded, and ends the process when it is asked for a stack before it is:
  * so nothing is sampled meanwhile. */
 static void start_sampling(void)
@@ -121,7 +128,7 @@ __attribute__((constructor(101))) static void start(int count, char **arguments,
         ask_system();
     slot_cache_last_resort = drop_caches;
     slot_cache_make_way = raw_make_way;
-    publish_start(tarn_malloc_trim);
+    publish_start(trim_at_once);
     lock_handle_forks(before_fork, after_fork_parent, after_fork_child);
     if (settings.statistics_at_exit)
         report_keep_stderr();

@@ -17,7 +17,7 @@
 
 __attribute__((section(".data"))) struct published published; /* where a reader looks first */
 
-static int (*trim_process)(size_t pad);
+static bool (*trim_process)(void);
 static atomic_flag granting = ATOMIC_FLAG_INIT;
 
 /* ---- telling ---- */
@@ -39,7 +39,7 @@ static void describe(struct published *p)
     p->index_root = (uintptr_t)address_index_root;
 }
 
-void publish_start(int (*trim)(size_t pad))
+void publish_start(bool (*trim)(void))
 {
     if (!settings.publish)
         return;
@@ -78,8 +78,7 @@ static bool grant_set(const struct control *control, struct text *answer)
 
 static bool grant_trim(struct text *answer)
 {
-    text_string(answer,
-                trim_process(0) > 0 ? "trimmed: memory was given back" : "trimmed: nothing to give back");
+    text_string(answer, trim_process() ? "trimmed: memory was given back" : "trimmed: nothing to give back");
     return true;
 }
 

@@ -3,11 +3,11 @@
 #define TARN_OBSERVE_PUBLISH_H
 
 #include <stdbool.h>
-#include <stddef.h>
 
 /* Fills `published` in; called again, does nothing more. With TARN_PUBLISH=0 nothing is found from outside
- * and nothing can be wished. `trim` is malloc_trim. While there is one thread. */
-void publish_start(int (*trim)(size_t pad));
+ * and nothing can be wished. `trim` gives back what it can without waiting for anybody, as malloc does when the
+ * system has no memory left; whether it did. While there is one thread. */
+void publish_start(bool (*trim)(void));
 
 /* Does what is wished, if there is a wish; nothing at all mostly. On a slow path of a thread that holds no
  * lock. Two threads that come at once: one does it. */

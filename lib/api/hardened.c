@@ -8,6 +8,8 @@
 #include "heap/thread.h"
 #include "heap/tick.h"
 #include "observe/arena_walk.h"
+#include "os/lock.h"
+#include "os/rcu.h"
 #include "os/settings.h"
 #include "pool/trailer.h"
 #include "raw/empty.h"
@@ -20,8 +22,18 @@
  * two states, and nothing is checked. */
 static THREAD_LOCAL unsigned depth;
 
+/* Held by the look at exit, and by a thread without a heap of its own as long as one of the calls below
+ * lasts: the look counts threads by their heaps, and no other may begin to allocate while it lasts. Of the
+ * locks only that for registering comes before it. */
+static lock newcomers_lock = LOCK_INITIAL;
+static THREAD_LOCAL bool holds_newcomers;
+
 static void enter(void)
 {
+    if (UNLIKELY(heap_self == &heap_none) && depth == 0) {
+        lock_acquire(&newcomers_lock);
+        holds_newcomers = true;
+    }
     depth++;
     atomic_signal_fence(memory_order_acq_rel);
 }
@@ -30,6 +42,20 @@ static void leave(void)
 {
     atomic_signal_fence(memory_order_acq_rel);
     depth--;
+    if (UNLIKELY(holds_newcomers) && depth == 0) {
+        holds_newcomers = false;
+        lock_release(&newcomers_lock);
+    }
+}
+
+void hardened_before_fork(void)
+{
+    lock_acquire(&newcomers_lock);
+}
+
+void hardened_after_fork(void)
+{
+    lock_release(&newcomers_lock);
 }
 
 /* ---- malloc ---- */
@@ -201,15 +227,13 @@ static bool may_stay(size_t block_bytes, size_t bytes)
            (bytes >= block_bytes / 2 || class_bytes(class_of_size(request_for(bytes))) == block_bytes);
 }
 
-static bool stays(void *pointer, struct live live, size_t bytes)
+static bool stays_as_it_is(void *pointer, struct live live, size_t bytes)
 {
     switch (live.kind) {
     case LIVE_POOL:
         if (!may_stay(live.block_bytes, bytes))
             return false;
-        enter();
         trailer_write(pointer, live.block_bytes, bytes);
-        leave();
         return true;
     case LIVE_RAW:
         return bytes > CLASS_BYTES_MOST && raw_ask_again(pointer, bytes);
@@ -217,6 +241,14 @@ static bool stays(void *pointer, struct live live, size_t bytes)
         break;
     }
     return false;
+}
+
+static bool stays(void *pointer, struct live live, size_t bytes)
+{
+    enter();
+    bool it_does = stays_as_it_is(pointer, live, bytes);
+    leave();
+    return it_does;
 }
 
 void *hardened_realloc(void *pointer, size_t bytes)
@@ -290,13 +322,23 @@ static bool is_alone(const struct heap *heap)
     return heap != NULL && running == 1;
 }
 
-void hardened_check_all(void)
+static void check_blocks(struct heap *heap)
 {
-    struct heap *heap = thread_heap();
-    if (depth > 0 || !is_alone(heap))
-        return;
     quarantine_flush(heap);
     mailbox_drain(heap);
     arena_walk(check_arena, NULL);
     raw_check_all();
+}
+
+void hardened_check_all(void)
+{
+    struct heap *heap = thread_heap();
+    if (depth > 0)
+        return;
+    walk_begin(); /* registers the thread: the lock for that comes before the newcomers' */
+    walk_end();
+    lock_acquire(&newcomers_lock);
+    if (is_alone(heap))
+        check_blocks(heap);
+    lock_release(&newcomers_lock);
 }

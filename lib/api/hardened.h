@@ -23,7 +23,12 @@ void *hardened_realloc(void *pointer, size_t bytes);
 /* What was asked for. The pointer is not NULL. */
 size_t hardened_bytes(const void *pointer, const char *call);
 
-/* At the end of the process, where no other thread runs: looks at every block, in use or free. */
+/* At the end of the process, where no other thread has a heap: looks at every block, in use or free. Threads
+ * that allocate or free for the first time meanwhile wait. */
 void hardened_check_all(void);
+
+/* Around fork(2), by the forking thread: after rcu_before_fork, before all other locks. */
+void hardened_before_fork(void);
+void hardened_after_fork(void);
 
 #endif

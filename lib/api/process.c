@@ -37,6 +37,8 @@ static void before_fork(void)
         return;
     }
     rcu_before_fork();
+    if (TARN_HARDENED)
+        hardened_before_fork();
     thread_before_fork();
     lock_before_fork();
     raw_before_fork();
@@ -57,6 +59,8 @@ static void unlock_all(void)
     raw_after_fork();
     lock_after_fork();
     thread_after_fork();
+    if (TARN_HARDENED)
+        hardened_after_fork();
     rcu_after_fork();
 }
 

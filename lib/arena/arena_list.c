@@ -4,6 +4,7 @@
 #include "base/bits.h"
 #include "base/counters.h"
 #include "base/fatal.h"
+#include "base/probe.h"
 #include "base/published.h"
 #include "os/clock.h"
 #include "os/map.h"
@@ -231,6 +232,7 @@ static struct arena *map_arena(void)
     }
     if (SETTING(huge_pages) == HUGE_PAGES_ALWAYS || SETTING(huge_pages) == HUGE_PAGES_NEVER)
         map_allow_huge(arena, ARENA_BYTES, SETTING(huge_pages) == HUGE_PAGES_ALWAYS);
+    PROBE_1(arena_map, arena);
     arena_initialise(arena, number);
     if (TARN_HARDENED) {
         forbid(arena, sizeof *arena, ARENA_HEADER_SLOTS * SLOT_BYTES);
@@ -320,6 +322,7 @@ void arena_list_unhold(struct arena *arena, const uint64_t held[ARENA_WORDS],
 
 void arena_list_retire(struct arena *arena)
 {
+    PROBE_1(arena_retire, arena);
     CHECK(arena_free_slots(arena) == 0);
     ledger_add(-(int32_t)ARENA_USABLE_SLOTS, 0);
     address_index_set(arena, ADDRESS_NOTHING);
@@ -333,6 +336,7 @@ void arena_list_revive(struct arena *arena)
     const uint64_t clean[ARENA_WORDS] = {0};
     for (uint32_t word = 0; word < ARENA_WORDS; word++)
         all[word] = arena_usable_mask(word);
+    PROBE_1(arena_revive, arena);
     address_index_set(arena, ADDRESS_ARENA);
     ledger_add((int32_t)ARENA_USABLE_SLOTS, 0);
     list_arena(arena);
@@ -341,6 +345,7 @@ void arena_list_revive(struct arena *arena)
 
 void arena_list_unmap(struct arena *arena)
 {
+    PROBE_1(arena_unmap, arena);
     uint32_t number = arena->number;
     map_count_add(-FORBIDDEN_MAPPINGS * (long)arena->forbidden);
     map_unmap(arena, ARENA_BYTES);

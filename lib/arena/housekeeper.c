@@ -4,6 +4,7 @@
 #include "base/bits.h"
 #include "base/counters.h"
 #include "base/fatal.h"
+#include "base/probe.h"
 #include "base/published.h"
 #include "os/lock.h"
 #include "os/map.h"
@@ -139,6 +140,7 @@ static uint32_t purge_held(struct arena *arena, const uint64_t held[ARENA_WORDS]
         if (begin >= end)
             continue;
         total_add(&purge_calls, 1);
+        PROBE_2(purge, arena_slot_address(arena, begin), (size_t)(end - begin) * SLOT_BYTES);
         if (!map_purge(arena_slot_address(arena, begin), (size_t)(end - begin) * SLOT_BYTES))
             continue;
         clear_bits(dirty, begin, end);

@@ -3,6 +3,7 @@
 #include "base/bits.h"
 #include "base/counters.h"
 #include "base/fatal.h"
+#include "base/probe.h"
 #include "heap/mailbox.h"
 #include "heap/park.h"
 #include "heap/sample.h"
@@ -274,6 +275,7 @@ static struct pool *refill(struct heap *heap, uint32_t class)
 {
     counter_add(COUNTER_REFILL, 1);
     owned_add(&heap->counts.refills, 1);
+    PROBE_2(refill, heap->number, class_bytes(class));
     mailbox_drain(heap);
     struct pool *pool = (struct pool *)&heap->foreign[class];
     if (pool->free == &pool_end)
@@ -362,7 +364,7 @@ bool heap_marks_free(const struct pool *canary, const struct pool *pool)
     uintptr_t offset = (uintptr_t)canary % HEAP_ALIGNMENT;
     return canary == pool || (heap_may_mark_free(canary, pool) &&
                               (offset - offsetof(struct heap, foreign)) % sizeof(struct foreign) == 0 &&
-                              park_is_heap((const char *)canary - offset));
+                              park_is_heap((const void *)((uintptr_t)canary - offset)));
 }
 
 static void initialise_bins(struct heap *heap)

@@ -1,6 +1,7 @@
 #include "heap/mailbox.h"
 
 #include "base/fatal.h"
+#include "base/probe.h"
 #include "heap/park.h"
 
 /* Messages for one owner, linked from first to last. */
@@ -83,6 +84,7 @@ static void receive(struct heap *heap, struct block *last)
     struct block *first = block_next(last);
     block_put(last, pool, pool->free);
     pool->free = first;
+    PROBE_3(remote_receive, heap->number, blocks, pool->block_bytes);
     owned_add(&heap->counts.received_blocks, blocks);
     owned_add(&heap->counts.received_bytes, (uint64_t)blocks * pool->block_bytes);
     heap_blocks_came_back(heap, pool, blocks);
@@ -106,6 +108,7 @@ static void count_sent(struct heap *heap, const struct block *message)
 {
     uint32_t class;
     pool_word_has_block(message, word_of_block(message), &class);
+    PROBE_3(remote_post, owner_of_block(message)->number, message_blocks(message), class_bytes(class));
     owned_add(&heap->counts.sent_blocks, message_blocks(message));
     owned_add(&heap->counts.sent_bytes, (uint64_t)message_blocks(message) * class_bytes(class));
 }
@@ -277,6 +280,7 @@ void mailbox_send(struct heap *heap, uint32_t class, struct block *block)
 void mailbox_send_now(const struct pool *pool, struct block *block)
 {
     counter_add(COUNTER_REMOTE_BLOCK, 1);
+    PROBE_3(remote_post, owner_of_block(block)->number, 1, class_bytes(pool_class(pool)));
     block_put(block, pool, block);
     message_write(block, NULL, 1);
     post(owner_of_block(block), block, block);

@@ -1,6 +1,7 @@
 #include "heap/thread.h"
 
 #include "base/fatal.h"
+#include "base/probe.h"
 #include "heap/park.h"
 #include "heap/tick.h"
 #include "os/lock.h"
@@ -27,6 +28,7 @@ static void leave(void *value)
     heap_run(&heap_none);
     thread_state = THREAD_LATE;
     owned_set(&heap->counts.thread, 0);
+    PROBE_1(heap_park, heap->number);
     park_leave(heap);
 }
 
@@ -48,6 +50,7 @@ static struct heap *run(struct heap *heap)
 {
     heap_run(heap);
     owned_set(&heap->counts.thread, (uint64_t)pthread_self());
+    PROBE_1(heap_run, heap->number);
     thread_state = THREAD_RUNNING;
     if (pthread_setspecific(key, heap) == 0)
         return heap;

@@ -1,6 +1,7 @@
 #include "heap/tick.h"
 
 #include "arena/housekeeper.h"
+#include "base/probe.h"
 #include "heap/mailbox.h"
 #include "heap/park.h"
 #include "heap/quarantine.h"
@@ -64,6 +65,7 @@ static void count_request(struct heap *heap, size_t bytes, uint64_t weight)
     }
     heap->point_bytes = rest;
     uint64_t calls = weight == 0 ? 1 : ((uint64_t)passed + heap_random(heap) % weight) / weight;
+    PROBE_3(sample, heap->number, bytes, calls);
     counts_add_calls(&heap->counts, kind_of(bytes), bytes, calls);
 }
 

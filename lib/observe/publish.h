@@ -5,8 +5,8 @@
 #include <stdbool.h>
 
 /* Fills `published` in; called again, does nothing more. With TARN_PUBLISH=0 nothing is found from outside
- * and nothing can be wished. `trim` gives back what it can without waiting for anybody, as malloc does when the
- * system has no memory left; whether it did. While there is one thread. */
+ * and nothing can be wished. `trim` gives back what it can without waiting for anybody, as malloc does when
+ * the system has no memory left; whether it did. While there is one thread. */
 void publish_start(bool (*trim)(void));
 
 /* Does what is wished, if there is a wish; nothing at all mostly. On a slow path of a thread that holds no

@@ -1,6 +1,7 @@
 #include "raw/raw_piece.h"
 
 #include "base/fatal.h"
+#include "base/probe.h"
 #include "os/map.h"
 
 #include <sched.h>
@@ -20,11 +21,13 @@ bool raw_piece_map(size_t bytes, size_t alignment, struct raw_piece *piece)
     *piece = (struct raw_piece){
         .address = map_pages_aligned(bytes, alignment), .bytes = bytes, .parts = 1, .forks = forks};
     piece->part_end[0] = bytes;
+    PROBE_2(raw_map, piece->address, bytes);
     return piece->address != NULL;
 }
 
 void raw_piece_unmap(const struct raw_piece *piece)
 {
+    PROBE_2(raw_unmap, piece->address, piece->bytes);
     map_unmap(piece->address, piece->bytes);
     map_count_add(1 - (long)piece->parts);
 }

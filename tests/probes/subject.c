@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCKS = 40000, BYTES = 1000, ROUNDS = 12, WALKERS = 3 };
+enum { BLOCKS = 20000, BYTES = 1000, ROUNDS = 8, WALKERS = 2 };
 
 static void *blocks[BLOCKS];
 

@@ -161,7 +161,7 @@ bool program_defines(const char *path, const char *symbol)
 bool program_find_library(bool hardened, char *path, size_t bytes)
 {
     const char *name = hardened ? "libtarn-hardened.so.0" : "libtarn.so.0";
-    static const char *const folders[] = {"../" TARN_LIBDIR, "../lib", "../lib64"};
+    static const char *const folders[] = {("../" TARN_LIBDIR), "../lib", "../lib64"};
     char self[3072];
     ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
     if (length <= 0)

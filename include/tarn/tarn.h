@@ -92,7 +92,8 @@ size_t tarn_malloc_usable_size(void *pointer) TARN_NOTHROW;
 
 /* malloc_trim(3): gives all free memory that can be given back to the system, but for about `pad` bytes.
  * Returns 1 when some was given back, else 0. May block for some milliseconds; never call it with a lock held
- * that an allocating thread may want. What other running threads keep for themselves stays (docs/tuning.md). */
+ * that an allocating thread may want. What other running threads keep for themselves stays (docs/tuning.md).
+ */
 int tarn_malloc_trim(size_t pad) TARN_NOTHROW;
 
 /* mallinfo(3), in bytes, read while other threads go on:
@@ -116,6 +117,64 @@ int tarn_malloc_info(int options, FILE *stream) TARN_NOTHROW;
 
 /* malloc_stats(3): writes the state of the allocator to stderr for a person to read. */
 void tarn_malloc_stats(void) TARN_NOTHROW;
+
+/* What the allocator holds and has done, in bytes and numbers, read while other threads go on. Each number
+ * was so at some moment of the call; when nobody else allocates, arena_bytes = header_bytes + pool_bytes +
+ * run_bytes + free_bytes + kept_bytes and pool_bytes is no less than the sum of block_bytes * blocks_capacity
+ * over all classes. */
+struct tarn_class_stats {
+    size_t block_bytes;
+    size_t pools;
+    size_t blocks_used;             /* with those on their way to the thread that owns them */
+    size_t blocks_capacity;         /* in all pools */
+    unsigned long long allocations; /* since the start; estimated, as below */
+};
+
+#define TARN_STATS_VERSION 1
+#define TARN_STATS_CLASSES 64
+
+struct tarn_stats_result {
+    size_t version; /* TARN_STATS_VERSION of the library; later versions only add fields */
+    size_t arenas;
+    size_t arena_bytes; /* mapped */
+    size_t header_bytes;
+    size_t pool_bytes;
+    size_t run_bytes; /* requests above 32 KiB */
+    size_t free_bytes;
+    size_t dirty_bytes; /* of these, perhaps resident */
+    size_t kept_bytes;  /* empty, kept by threads */
+    size_t used_bytes;  /* in live blocks of pools, rounded up to block sizes */
+    size_t runs;
+    size_t raw_blocks; /* requests above 512 KiB */
+    size_t raw_bytes;
+    size_t raw_cached_blocks;
+    size_t raw_cached_bytes;
+    size_t guarded_blocks; /* TARN_GUARD_SAMPLE */
+    size_t guarded_bytes;
+    size_t heaps; /* as many threads as ever ran at once */
+    size_t heaps_parked;
+    /* since the start */
+    unsigned long long allocations;     /* calls of malloc and its relatives; estimated */
+    unsigned long long allocated_bytes; /* asked for by these; estimated */
+    unsigned long long refills;         /* times that a thread's list was empty */
+    unsigned long long remote_blocks;   /* sent to the thread that owns them */
+    unsigned long long purged_bytes;
+    unsigned long long purge_calls;
+    unsigned long long retired_arenas;
+    unsigned long long unmapped_arenas;
+    size_t class_count; /* entries of classes that are filled in, smallest blocks first */
+    struct tarn_class_stats classes[TARN_STATS_CLASSES];
+};
+
+/* Fills in the first `bytes` bytes of *stats; sizeof *stats of the header that the program was built with.
+ * Returns 0, or EINVAL when `bytes` is 0 or stats NULL. May wait for the raw lock; never allocates. */
+int tarn_stats(struct tarn_stats_result *stats, size_t bytes) TARN_NOTHROW;
+
+/* The same as JSON, and as OpenMetrics text (OpenMetrics 1.0, ends with "# EOF"), terminated by a NUL. At
+ * most `bytes` bytes are written, the NUL among them; returns the length of the whole text without it, as
+ * snprintf(3). 64 KiB are always enough. Never allocates. */
+size_t tarn_stats_json(char *buffer, size_t bytes) TARN_NOTHROW;
+size_t tarn_stats_openmetrics(char *buffer, size_t bytes) TARN_NOTHROW;
 
 /* mallopt(3): the parameters of the GNU allocator have no meaning here. Returns 1 for those it knows, which
  * are then ignored, and 0 for others. Tarn is tuned by its environment variables. */

@@ -134,8 +134,8 @@ __attribute__((constructor(101))) static void start(int count, char **arguments,
     slot_cache_make_way = raw_make_way;
     publish_start(trim_at_once);
     lock_handle_forks(before_fork, after_fork_parent, after_fork_child);
-    if (settings.statistics_at_exit)
-        report_keep_stderr();
+    if (statistics_kind(settings.statistics) != STATISTICS_OFF)
+        report_prepare();
     if (SETTING(verbosity) > 1)
         report_start();
 }
@@ -155,7 +155,7 @@ __attribute__((destructor(101))) static void end(void)
 {
     if (settings.exit_check)
         check();
-    if (settings.statistics_at_exit)
+    if (statistics_kind(settings.statistics) == STATISTICS_AT_EXIT)
         report_end();
 }
 

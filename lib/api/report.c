@@ -4,19 +4,25 @@
 #include "api/names.h"
 #include "arena/arena.h"
 #include "base/counters.h"
+#include "base/fatal.h"
 #include "base/text.h"
+#include "heap/tick.h"
 #include "observe/statistics.h"
+#include "os/clock.h"
 #include "os/settings.h"
 #include "tarn/tarn.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
 #include <unistd.h>
 
-/* A copy of stderr made at the start, since many programs close stderr in their own exit handlers. Written
- * once, before there is a second thread. */
-static int kept_stderr = STDERR_FILENO;
+/* Where statistics go, on a high number: a copy of stderr, since many programs close stderr in their own exit
+ * handlers, or the file. Written once, before there is a second thread. */
+static int report_file = STDERR_FILENO;
 
 EXPORT struct tarn_mallinfo2_result tarn_mallinfo2(void)
 {
@@ -207,15 +213,145 @@ EXPORT void tarn_malloc_stats(void)
     print_statistics(STDERR_FILENO);
 }
 
-void report_keep_stderr(void)
+/* ---- when ---- */
+
+#define REPORT_FILE_LEAST 100
+#define REPORT_BYTES      ((size_t)64 << 10)
+
+static size_t (*report_text)(char *buffer, size_t bytes); /* NULL: for people */
+static _Atomic uint64_t next_report_ms;
+static _Atomic bool is_asked; /* by the signal */
+static atomic_flag reporting = ATOMIC_FLAG_INIT;
+
+static void write_all(int to, const char *text, size_t length)
 {
-    int copy = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 100);
-    kept_stderr = copy >= 0 ? copy : STDERR_FILENO;
+    while (length > 0) {
+        ssize_t written = write(to, text, length);
+        if (written <= 0)
+            return;
+        text += written;
+        length -= (size_t)written;
+    }
+}
+
+/* One at a time; a second that comes meanwhile goes without. */
+static void report(void)
+{
+    static char text[REPORT_BYTES];
+    int saved_errno = errno;
+    if (atomic_flag_test_and_set_explicit(&reporting, memory_order_acquire))
+        return;
+    if (report_text == NULL) {
+        print_statistics(report_file);
+    } else {
+        size_t length = report_text(text, sizeof text);
+        write_all(report_file, text, length < sizeof text ? length : sizeof text - 1);
+    }
+    atomic_flag_clear_explicit(&reporting, memory_order_release);
+    errno = saved_errno;
+}
+
+static void report_if_due(uint64_t now_ms)
+{
+    uint64_t next = atomic_load_explicit(&next_report_ms, memory_order_relaxed);
+    if (now_ms >= next && atomic_compare_exchange_strong_explicit(
+                              &next_report_ms, &next, now_ms + statistics_argument(settings.statistics),
+                              memory_order_relaxed, memory_order_relaxed))
+        report();
+}
+
+static void report_if_asked(uint64_t now_ms)
+{
+    (void)now_ms;
+    if (atomic_load_explicit(&is_asked, memory_order_relaxed) &&
+        atomic_exchange_explicit(&is_asked, false, memory_order_relaxed))
+        report();
+}
+
+static void ask(int number)
+{
+    (void)number;
+    atomic_store_explicit(&is_asked, true, memory_order_relaxed);
+}
+
+/* A handler of the program's own stays. */
+static void listen_to(int number)
+{
+    struct sigaction present;
+    struct sigaction action = {.sa_handler = ask, .sa_flags = SA_RESTART};
+    if (sigaction(number, NULL, &present) == 0 && present.sa_handler == SIG_DFL)
+        sigaction(number, &action, NULL);
+}
+
+/* ---- where ---- */
+
+static bool ends_with(const char *name, const char *end)
+{
+    size_t length = strlen(name);
+    return length >= strlen(end) && strcmp(name + length - strlen(end), end) == 0;
+}
+
+/* %p is the process; any other character stands for itself. */
+static void expand(struct text *path, const char *pattern)
+{
+    for (const char *at = pattern; *at != '\0'; at++) {
+        char one[2] = {*at, '\0'};
+        if (at[0] == '%' && at[1] == 'p') {
+            text_decimal(path, (uint64_t)getpid());
+            at++;
+        } else {
+            text_string(path, one);
+        }
+    }
+    path->bytes[path->length] = '\0';
+}
+
+static int open_report_file(void)
+{
+    struct text path = {0};
+    struct text line = {0};
+    if (settings.statistics_file[0] == '\0')
+        return -1;
+    expand(&path, settings.statistics_file);
+    if (ends_with(path.bytes, ".json"))
+        report_text = tarn_stats_json;
+    else if (ends_with(path.bytes, ".prom"))
+        report_text = tarn_stats_openmetrics;
+    int file = open(path.bytes, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (file < 0 && SETTING(verbosity) > 0) {
+        text_string(&line, "TARN_STATS_FILE=");
+        text_string(&line, path.bytes);
+        text_string(&line, " cannot be opened; statistics go to stderr");
+        warning_line(&line);
+    }
+    return file;
+}
+
+void report_prepare(void)
+{
+    int file = open_report_file();
+    int copy = fcntl(file >= 0 ? file : STDERR_FILENO, F_DUPFD_CLOEXEC, REPORT_FILE_LEAST);
+    report_file = copy >= 0 ? copy : file >= 0 ? file : STDERR_FILENO;
+    if (file >= 0 && copy >= 0)
+        close(file);
+    uint32_t argument = statistics_argument(settings.statistics);
+    switch (statistics_kind(settings.statistics)) {
+    case STATISTICS_EACH:
+        atomic_store_explicit(&next_report_ms, clock_now_ms() + argument, memory_order_relaxed);
+        tick_set_look(TICK_LOOK_REPORT, report_if_due);
+        break;
+    case STATISTICS_ON_SIGNAL:
+        listen_to((int)argument);
+        tick_set_look(TICK_LOOK_REPORT, report_if_asked);
+        break;
+    default:
+        break;
+    }
 }
 
 void report_end(void)
 {
-    print_statistics(kept_stderr);
+    report();
 }
 
 static void print_setting(const char *name, const char *value, void *context)

@@ -4,10 +4,11 @@
 /* "It is in": the version, the process and the settings, on stderr. For TARN_VERBOSE=2. */
 void report_start(void);
 
-/* Keeps stderr open for report_end, whatever the program does to it. */
-void report_keep_stderr(void);
+/* For TARN_STATS: opens where statistics go, before the program closes or forbids anything, and sets up when
+ * they are written. While there is one thread. */
+void report_prepare(void);
 
-/* The statistics, at exit. For TARN_STATS=1. */
+/* The statistics, at exit. */
 void report_end(void);
 
 #endif

@@ -391,7 +391,7 @@ void heap_initialise(struct heap *heap, uint32_t number)
     heap->budget_bytes = TICK_BUDGET_LEAST_BYTES;
     heap->budget_begin_bytes = TICK_BUDGET_LEAST_BYTES;
     heap->point_bytes = heap->point_interval = POINT_BYTES;
-    heap->random = (number + UINT64_C(1)) * UINT64_C(0x9e3779b97f4a7c15) ^ (uintptr_t)heap;
+    heap->random = (number + UINT64_C(1)) * UINT64_C(0x9e3779b97f4a7c15);
     if (settings.guard_interval > 0)
         sample_begin(heap);
 }

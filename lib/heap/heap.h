@@ -213,7 +213,8 @@ static inline uint32_t heap_may_keep_slots(const struct heap *heap)
 /* Sets what is left of the budget; what was counted on it stays counted. */
 static inline void heap_set_budget(struct heap *heap, int64_t bytes)
 {
-    heap->budget_begin_bytes += bytes - heap->budget_bytes;
+    int64_t used = heap->budget_begin_bytes - heap->budget_bytes;
+    heap->budget_begin_bytes = bytes + (used > 0 ? used : 0);
     heap->budget_bytes = bytes;
 }
 

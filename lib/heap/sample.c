@@ -17,6 +17,8 @@ static int64_t next_interval(struct heap *heap)
 
 void sample_begin(struct heap *heap)
 {
+    heap->random ^= (uintptr_t)heap >> 12; /* another process samples others */
+    heap->random += heap->random == 0;
     heap->sample_rest_bytes = next_interval(heap);
     heap_set_budget(heap, -1);
     if (!is_counted())

@@ -12,15 +12,21 @@
 #include "os/lock.h"
 #include "os/settings.h"
 
-static void no_look(void)
+static void (*_Atomic looks[TICK_LOOKS])(uint64_t now_ms); /* NULL: none */
+
+void tick_set_look(enum tick_look number, void (*look)(uint64_t now_ms))
 {
+    atomic_store_explicit(&looks[number], look, memory_order_relaxed);
 }
 
-static void (*_Atomic extra_look)(void) = no_look;
-
-void tick_set_look(void (*look)(void))
+/* When the thread holds no lock, and no heap but its own. */
+static void look(uint64_t now_ms)
 {
-    atomic_store_explicit(&extra_look, look, memory_order_relaxed);
+    for (unsigned i = 0; i < TICK_LOOKS; i++) {
+        void (*one)(uint64_t) = atomic_load_explicit(&looks[i], memory_order_relaxed);
+        if (one != NULL)
+            one(now_ms);
+    }
 }
 
 static void no_duty(uint64_t now_ms)
@@ -129,5 +135,5 @@ void tick_heartbeat(struct heap *heap, size_t bytes)
     housekeeper_tick(now_ms);
     atomic_load_explicit(&extra_duty, memory_order_relaxed)(now_ms);
     if (heap == heap_self && lock_inside == 0 && !lock_forking)
-        atomic_load_explicit(&extra_look, memory_order_relaxed)();
+        look(now_ms);
 }

@@ -52,8 +52,10 @@ static inline void tick_soon(struct heap *heap)
 /* Sets the one duty of the layers above (raw). Never blocks, may be called by any thread. */
 void tick_set_duty(void (*duty)(uint64_t now_ms));
 
+enum tick_look { TICK_LOOK_WISHES, TICK_LOOK_REPORT, TICK_LOOKS };
+
 /* Sets what a thread does at the end of a heartbeat, when it holds no lock and no heap but its own. */
-void tick_set_look(void (*look)(void));
+void tick_set_look(enum tick_look number, void (*look)(uint64_t now_ms));
 
 /* In need of memory, or asked to trim: gives back all that the heap, and the parked heaps, can spare to the
  * arenas. */

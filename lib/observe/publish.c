@@ -45,7 +45,7 @@ void publish_start(bool (*trim)(void))
         return;
     struct published *p = &published;
     trim_process = trim;
-    tick_set_look(publish_look);
+    tick_set_look(TICK_LOOK_WISHES, publish_look);
     describe(p);
     arena_list_publish(p);
     housekeeper_publish(p);
@@ -119,8 +119,9 @@ static void answer_wish(struct control *control)
     note(&answer, granted);
 }
 
-void publish_look(void)
+void publish_look(uint64_t now_ms)
 {
+    (void)now_ms;
     struct control *control = &published.control;
     /* acquire: whoever wished wrote the other fields first. */
     uint32_t wished = atomic_load_explicit(&control->wished, memory_order_acquire);

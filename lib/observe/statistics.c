@@ -51,6 +51,19 @@ static void add_arena(void *context, struct arena *arena)
         add_slot(statistics, arena, slot);
 }
 
+static void add_counts(struct statistics *statistics, const struct heap_counts *counts)
+{
+    for (uint32_t kind = 0; kind < COUNTED_KINDS; kind++) {
+        uint64_t calls = owned_total_read(&counts->kinds[kind].calls);
+        statistics->calls += calls;
+        statistics->asked_bytes += owned_total_read(&counts->kinds[kind].bytes);
+        if (kind < CLASS_COUNT)
+            statistics->classes[kind].calls += calls;
+    }
+    statistics->refills += owned_total_read(&counts->refills);
+    statistics->sent_blocks += owned_total_read(&counts->sent_blocks);
+}
+
 void statistics_collect(struct statistics *statistics)
 {
     memset(statistics, 0, sizeof *statistics);
@@ -60,8 +73,10 @@ void statistics_collect(struct statistics *statistics)
         statistics->header_slots + statistics->pool_slots + statistics->run_slots + statistics->free_slots;
     statistics->kept_slots = known < slots ? slots - known : 0;
     statistics->heaps = park_bound();
-    for (uint32_t number = 0; number < park_bound(); number++)
+    for (uint32_t number = 0; number < statistics->heaps; number++) {
         statistics->heaps_parked += park_is_parked(number);
+        add_counts(statistics, &park_heap(number)->counts);
+    }
     statistics->guard = guard_totals();
     statistics->raw = raw_totals();
     statistics->housekeeper = housekeeper_totals();

@@ -19,6 +19,7 @@ struct class_statistics {
     size_t pools;
     size_t blocks_used;     /* with those on their way to their owner */
     size_t blocks_capacity; /* in all pools */
+    uint64_t calls;         /* of malloc and its relatives; estimated (heap/counts) */
 };
 
 struct statistics {
@@ -35,6 +36,10 @@ struct statistics {
     size_t block_bytes_used; /* in live blocks of pools */
     size_t heaps;
     size_t heaps_parked;
+    uint64_t calls; /* since the start, runs and raw blocks too; estimated, as is the next */
+    uint64_t asked_bytes;
+    uint64_t refills;
+    uint64_t sent_blocks; /* to the heaps that own them */
     struct guard_totals guard;
     struct raw_totals raw;
     struct housekeeper_totals housekeeper;

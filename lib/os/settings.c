@@ -4,6 +4,7 @@
 #include "base/published.h"
 #include "base/text.h"
 
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -20,12 +21,21 @@ struct settings settings = {
     .exit_check = true,
     .check = false,
     .guard_interval = 0,
-    .statistics_at_exit = false,
+    .statistics = (uint64_t)STATISTICS_OFF << 32,
     .publish = true,
     .verbosity = 1,
 };
 
-enum kind { KIND_BYTES, KIND_MILLISECONDS, KIND_SWITCH, KIND_NUMBER, KIND_SHARE, KIND_HUGE_PAGES };
+enum kind {
+    KIND_BYTES,
+    KIND_MILLISECONDS,
+    KIND_SWITCH,
+    KIND_NUMBER,
+    KIND_SHARE,
+    KIND_HUGE_PAGES,
+    KIND_STATISTICS,
+    KIND_PATH
+};
 
 struct setting {
     const char *name;
@@ -57,8 +67,10 @@ static const struct setting table[] = {
     {"TARN_CHECK", KIND_SWITCH, 0, 1, &settings.check, false, "checks every pointer that is freed"},
     {"TARN_GUARD_SAMPLE", KIND_SHARE, 0, UINT64_C(1) << 32, &settings.guard_interval, false,
      "one allocation in so many lies between forbidden pages"},
-    {"TARN_STATS", KIND_SWITCH, 0, 1, &settings.statistics_at_exit, false,
-     "prints statistics when the process ends"},
+    {"TARN_STATS", KIND_STATISTICS, 0, 0, &settings.statistics, false,
+     "writes statistics when the process ends, at intervals, or when a signal asks for them"},
+    {"TARN_STATS_FILE", KIND_PATH, 0, 0, settings.statistics_file, false,
+     "where to: %p is the process; .json and .prom choose the form; else stderr"},
     {"TARN_PUBLISH", KIND_SWITCH, 0, 1, &settings.publish, false,
      "lets the tarn command look at the process, and change its settings"},
     {"TARN_VERBOSE", KIND_NUMBER, 0, 2, &settings.verbosity, true,
@@ -131,9 +143,44 @@ static bool parse_share(const char *text, uint64_t *result)
     return strncmp(text, "1/", 2) == 0 && parse_number(text + 2, no_units, result) && *result > 0;
 }
 
+/* Signals that end a process which knows nothing of them, so that nobody sends one by chance. */
+static const struct {
+    const char *name;
+    int number;
+} report_signals[] = {{"SIGUSR1", SIGUSR1}, {"SIGUSR2", SIGUSR2}};
+
+#define REPORT_SIGNALS      (sizeof report_signals / sizeof report_signals[0])
+#define STATISTICS_MS_LEAST 100
+#define STATISTICS_MS_MOST  86400000
+
+static const char *const switch_words[] = {"0", "1", "off", "on", "no", "yes"};
+
+static bool parse_statistics(const char *text, uint64_t *result)
+{
+    uint64_t number;
+    if (strcmp(text, "exit") == 0) {
+        *result = (uint64_t)STATISTICS_AT_EXIT << 32;
+        return true;
+    }
+    for (size_t i = 0; i < REPORT_SIGNALS; i++) {
+        if (strcmp(text, report_signals[i].name) == 0) {
+            *result = (uint64_t)STATISTICS_ON_SIGNAL << 32 | (uint32_t)report_signals[i].number;
+            return true;
+        }
+    }
+    if (parse_word(text, switch_words, 6, &number)) {
+        *result = (uint64_t)((number & 1) != 0 ? STATISTICS_AT_EXIT : STATISTICS_OFF) << 32;
+        return true;
+    }
+    if (!parse_number(text, time_units, &number) || number < STATISTICS_MS_LEAST ||
+        number > STATISTICS_MS_MOST)
+        return false;
+    *result = (uint64_t)STATISTICS_EACH << 32 | number;
+    return true;
+}
+
 static bool parse(const struct setting *setting, const char *text, uint64_t *result)
 {
-    static const char *const switch_words[] = {"0", "1", "off", "on", "no", "yes"};
     bool parsed = false;
     switch (setting->kind) {
     case KIND_BYTES:
@@ -154,6 +201,11 @@ static bool parse(const struct setting *setting, const char *text, uint64_t *res
         break;
     case KIND_HUGE_PAGES:
         return parse_word(text, huge_pages_names, 4, result);
+    case KIND_STATISTICS:
+        return parse_statistics(text, result);
+    case KIND_PATH:
+        *result = (uintptr_t)text;
+        return text[0] != '\0' && strlen(text) < SETTING_PATH_BYTES;
     }
     return parsed && *result >= setting->least && *result <= setting->most;
 }
@@ -168,7 +220,11 @@ static void store(const struct setting *setting, uint64_t value)
         atomic_store_explicit((_Atomic(uint64_t) *)setting->value, value, memory_order_relaxed);
         break;
     case KIND_SHARE:
+    case KIND_STATISTICS:
         *(uint64_t *)setting->value = value;
+        break;
+    case KIND_PATH:
+        strncpy(setting->value, (const char *)(uintptr_t)value, SETTING_PATH_BYTES - 1);
         break;
     case KIND_NUMBER:
         atomic_store_explicit((_Atomic(unsigned) *)setting->value, (unsigned)value, memory_order_relaxed);
@@ -210,6 +266,12 @@ static void show_expected(struct text *line, const struct setting *setting)
         return;
     case KIND_HUGE_PAGES:
         text_string(line, "never, system, raw or always");
+        return;
+    case KIND_STATISTICS:
+        text_string(line, "0, 1, exit, a time such as 10s (100 ms to a day), SIGUSR1 or SIGUSR2");
+        return;
+    case KIND_PATH:
+        text_string(line, "a path of at most 255 bytes");
         return;
     case KIND_BYTES:
         text_string(line, "a number with a unit such as 64M");
@@ -345,7 +407,10 @@ static uint64_t read_value(const struct setting *setting)
     case KIND_MILLISECONDS:
         return atomic_load_explicit((const _Atomic(uint64_t) *)setting->value, memory_order_relaxed);
     case KIND_SHARE:
+    case KIND_STATISTICS:
         return *(const uint64_t *)setting->value;
+    case KIND_PATH:
+        return (uintptr_t)setting->value;
     case KIND_NUMBER:
         return atomic_load_explicit((const _Atomic(unsigned) *)setting->value, memory_order_relaxed);
     case KIND_SWITCH:
@@ -356,13 +421,41 @@ static uint64_t read_value(const struct setting *setting)
     return 0;
 }
 
+static void show_statistics(struct text *text, uint64_t value)
+{
+    switch (statistics_kind(value)) {
+    case STATISTICS_OFF:
+        text_string(text, "0");
+        break;
+    case STATISTICS_AT_EXIT:
+        text_string(text, "exit");
+        break;
+    case STATISTICS_EACH:
+        show_limit(text, KIND_MILLISECONDS, statistics_argument(value));
+        break;
+    default:
+        text_string(text, statistics_argument(value) == SIGUSR1 ? "SIGUSR1" : "SIGUSR2");
+        break;
+    }
+}
+
 static void show_value(struct text *text, const struct setting *setting)
 {
     uint64_t number = read_value(setting);
-    if (setting->kind == KIND_HUGE_PAGES)
-        text_string(text, huge_pages_names[number]);
-    else
+    switch (setting->kind) {
+    case KIND_HUGE_PAGES:
+        text_string(text, number < 4 ? huge_pages_names[number] : "?");
+        break;
+    case KIND_STATISTICS:
+        show_statistics(text, number);
+        break;
+    case KIND_PATH:
+        show_given(text, (const char *)(uintptr_t)number, SETTING_PATH_BYTES);
+        break;
+    default:
         show_limit(text, setting->kind, number);
+        break;
+    }
 }
 
 void settings_publish(struct published *out)

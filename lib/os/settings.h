@@ -24,6 +24,22 @@ enum huge_pages {
     HUGE_PAGES_ALWAYS  /* ask for them for arenas too */
 };
 
+/* When statistics are written: one of these in the upper half, and in the lower one the milliseconds between
+ * two times, or the number of the signal that asks for them. */
+enum { STATISTICS_OFF, STATISTICS_AT_EXIT, STATISTICS_EACH, STATISTICS_ON_SIGNAL };
+
+static inline unsigned statistics_kind(uint64_t value)
+{
+    return (unsigned)(value >> 32);
+}
+
+static inline uint32_t statistics_argument(uint64_t value)
+{
+    return (uint32_t)value;
+}
+
+#define SETTING_PATH_BYTES 256
+
 struct settings {
     _Atomic(size_t) dirty_limit_bytes;   /* TARN_DIRTY_LIMIT */
     _Atomic(uint64_t) purge_delay_ms;    /* TARN_PURGE_DELAY */
@@ -34,10 +50,11 @@ struct settings {
     _Atomic(size_t) quarantine_bytes;    /* TARN_QUARANTINE, of a thread; hardened build */
     bool exit_check;                     /* TARN_EXIT_CHECK; hardened build */
     bool check;                          /* TARN_CHECK */
-    uint64_t guard_interval;     /* TARN_GUARD_SAMPLE: one allocation in so many is guarded; 0: none */
-    bool statistics_at_exit;     /* TARN_STATS */
-    bool publish;                /* TARN_PUBLISH */
-    _Atomic(unsigned) verbosity; /* TARN_VERBOSE */
+    uint64_t guard_interval; /* TARN_GUARD_SAMPLE: one allocation in so many is guarded; 0: none */
+    uint64_t statistics;     /* TARN_STATS: see above */
+    char statistics_file[SETTING_PATH_BYTES]; /* TARN_STATS_FILE: empty: stderr */
+    bool publish;                             /* TARN_PUBLISH */
+    _Atomic(unsigned) verbosity;              /* TARN_VERBOSE */
 };
 
 extern struct settings settings;

@@ -2,16 +2,16 @@
  * Trap: a thread that has never allocated begins to while the process ends, and blocks are being looked at.
  * Its blocks change under that look; nothing is wrong with them, and the process ends with 0.
  */
+#include "../cmocka_headers.h"
 #include "../support.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-enum { ROUNDS = 24, BLOCKS = 100000, LIVE = 200 };
+enum { ROUNDS = 24, BLOCKS = 100000, LIVE = 200, CHILD_SECONDS = 60 };
 
 static atomic_bool ending;
 static unsigned delay_us;
@@ -51,18 +51,25 @@ static void end_with_a_newcomer(void)
     exit(0);
 }
 
-int main(void)
+static void nothing_is_wrong_with_what_it_allocates(void **state)
 {
+    (void)state;
     for (unsigned round = 0; round < ROUNDS; round++) {
-        int status;
         pid_t child = fork();
 
-        must(child >= 0);
+        assert_true(child >= 0);
         delay_us = round * round * 20;
         if (child == 0)
             end_with_a_newcomer();
-        must(waitpid(child, &status, 0) == child);
-        must(status == 0);
+        assert_int_equal(wait_for_child(child, CHILD_SECONDS), 0);
     }
-    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(nothing_is_wrong_with_what_it_allocates),
+    };
+
+    return cmocka_run_group_tests_name("exit_with_newcomers", tests, NULL, NULL);
 }

@@ -198,7 +198,7 @@ static void statistics_for_people(void **state)
 static void end_with_closed_stderr(void *context)
 {
     (void)context;
-    report_keep_stderr();
+    report_prepare();
     close(STDERR_FILENO);
     report_end();
 }

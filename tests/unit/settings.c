@@ -8,6 +8,7 @@
 
 #include "unit.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -65,8 +66,11 @@ static const struct good good[] = {
     {"TARN_GUARD_SAMPLE=1/1", FIELD(guard_interval), 1},
     {"TARN_GUARD_SAMPLE=1/4294967296", FIELD(guard_interval), UINT64_C(1) << 32},
     {"TARN_GUARD_SAMPLE=off", FIELD(guard_interval), 0},
-    {"TARN_STATS=1", FIELD(statistics_at_exit), true},
-    {"TARN_STATS=0", FIELD(statistics_at_exit), false},
+    {"TARN_STATS=1", FIELD(statistics), (uint64_t)STATISTICS_AT_EXIT << 32},
+    {"TARN_STATS=0", FIELD(statistics), 0},
+    {"TARN_STATS=exit", FIELD(statistics), (uint64_t)STATISTICS_AT_EXIT << 32},
+    {"TARN_STATS=10s", FIELD(statistics), (uint64_t)STATISTICS_EACH << 32 | 10000},
+    {"TARN_STATS=SIGUSR2", FIELD(statistics), (uint64_t)STATISTICS_ON_SIGNAL << 32 | SIGUSR2},
     {"TARN_VERBOSE=0", FIELD(verbosity), 0},
     {"TARN_VERBOSE=2", FIELD(verbosity), 2},
 };
@@ -112,7 +116,8 @@ static const char *const bad[][2] = {
     {"TARN_GUARD_SAMPLE=100", LIMITS_SHARE},
     {"TARN_GUARD_SAMPLE=1/0", LIMITS_SHARE},
     {"TARN_GUARD_SAMPLE=1/4294967297", LIMITS_SHARE},
-    {"TARN_STATS=true", "0 or 1; the default is used"},
+    {"TARN_STATS=true",
+     "0, 1, exit, a time such as 10s (100 ms to a day), SIGUSR1 or SIGUSR2; the default is used"},
     {"TARN_VERBOSE=3", "a number from 0 to 2; the default is used"},
     {"TARN_VERBOSE=1K", "a number from 0 to 2; the default is used"},
 };
@@ -258,7 +263,7 @@ static void check_process(const char *const *environment, const char *expected)
     "KiB\n"                                                                                                  \
     "TARN_RAW_THRESHOLD=512.0 KiB\nTARN_HUGE_PAGES=system\nTARN_QUARANTINE=512.0 "                           \
     "KiB\nTARN_EXIT_CHECK=1\nTARN_CHECK=0\n"                                                                 \
-    "TARN_GUARD_SAMPLE=off\nTARN_STATS=0\nTARN_PUBLISH=1\n"
+    "TARN_GUARD_SAMPLE=off\nTARN_STATS=0\nTARN_STATS_FILE=\nTARN_PUBLISH=1\n"
 
 static void without_variables_the_defaults_stand(void **state)
 {
@@ -285,7 +290,8 @@ static void variables_are_read_at_the_start(void **state)
                   "TARN_DIRTY_LIMIT=4.0 MiB\nTARN_PURGE_DELAY=3000 ms\nTARN_RAW_CACHE=1.0 GiB\n"
                   "TARN_RUN_THRESHOLD=32.0 KiB\nTARN_RAW_THRESHOLD=100.0 KiB\nTARN_HUGE_PAGES=system\n"
                   "TARN_QUARANTINE=512.0 KiB\nTARN_EXIT_CHECK=1\n"
-                  "TARN_CHECK=1\nTARN_GUARD_SAMPLE=1/50\nTARN_STATS=0\nTARN_PUBLISH=1\nTARN_VERBOSE=0\n");
+                  "TARN_CHECK=1\nTARN_GUARD_SAMPLE=1/"
+                  "50\nTARN_STATS=0\nTARN_STATS_FILE=\nTARN_PUBLISH=1\nTARN_VERBOSE=0\n");
 }
 
 static void mistakes_are_told_once_each(void **state)
@@ -297,8 +303,9 @@ static void mistakes_are_told_once_each(void **state)
                   "tarn: warning: TARN_VERBOSE=9 is not understood, expected a number from 0 to 2; the "
                   "default is used\n"
                   "tarn: warning: there is no setting TARN_NONSENSE; it is ignored\n"
-                  "tarn: warning: TARN_STATS=perhaps is not understood, expected 0 or 1; the default is "
-                  "used\n" DEFAULTS_BEFORE_VERBOSE "TARN_VERBOSE=1\n");
+                  "tarn: warning: TARN_STATS=perhaps is not understood, expected 0, 1, exit, a time such as "
+                  "10s (100 ms to a day), SIGUSR1 or SIGUSR2; the default is used\n" DEFAULTS_BEFORE_VERBOSE
+                  "TARN_VERBOSE=1\n");
 }
 
 int main(int count, char **arguments)

@@ -35,6 +35,7 @@ __attribute__((format(printf, 3, 4))) static void find(enum grade grade, const c
     va_start(list, format);
     vsnprintf(text, sizeof text, format, list);
     va_end(list);
+    clean_text(text);
     any_bad |= grade == BAD;
     json_array_append_new(findings,
                           json_pack("{s:s, s:s, s:s}", "grade", words[grade], "what", what, "finding", text));

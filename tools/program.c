@@ -124,6 +124,15 @@ static void read_script(int file, struct program *program)
     snprintf(program->interpreter, sizeof program->interpreter, "%s", name);
 }
 
+/* Whether the kernel gives the program rights that who starts it has not; a bit that names its own user gives
+ * none, and root has the capabilities. */
+static bool changes_rights(int file, const struct stat *info)
+{
+    bool user = (info->st_mode & S_ISUID) != 0 && info->st_uid != getuid();
+    bool group = (info->st_mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && info->st_gid != getgid();
+    return user || group || (getuid() != 0 && fgetxattr(file, "security.capability", NULL, 0) > 0);
+}
+
 bool program_read(const char *path, struct program *program)
 {
     struct stat info;
@@ -136,8 +145,7 @@ bool program_read(const char *path, struct program *program)
     read_elf(file, program);
     if (!program->is_elf)
         read_script(file, program);
-    program->set_user_id = fstat(file, &info) == 0 && ((info.st_mode & (S_ISUID | S_ISGID)) != 0 ||
-                                                       fgetxattr(file, "security.capability", NULL, 0) > 0);
+    program->set_user_id = fstat(file, &info) == 0 && changes_rights(file, &info);
     close(file);
     return true;
 }

@@ -12,7 +12,8 @@ struct program {
     bool is_static;   /* no interpreter: nothing can be preloaded */
     bool other_class; /* 32 bits, or another processor */
     bool has_tarn;    /* the archive is linked in, or it needs libtarn */
-    bool set_user_id; /* or set-group-id, or with file capabilities: the loader ignores the environment */
+    bool set_user_id; /* or set-group-id, or with file capabilities, of others than who asks: the loader then
+                         ignores the environment */
     bool allocates;   /* defines malloc itself */
     char interpreter[256]; /* of a script */
 };

@@ -90,23 +90,52 @@ static void look_at_mappings(const struct process *process)
              "%zu of %ld (vm.max_map_count)", process->mapping_count, most);
 }
 
-/* In the group of the process; "max" is none. */
-static void look_at_group(pid_t pid)
+/* The least limit of a group and of those that it is in, as far as they are shown to us. "max", or a number
+ * beyond what an address can be, is none. */
+static void look_at_group(const char *top, const char *group, const char *file)
 {
-    char path[512];
-    char line[400];
+    char path[1024];
     char limit[64];
+    char shown[SHOWN_BYTES];
+    char within[512];
+    uint64_t least = UINT64_MAX >> 2;
+    bool found = false;
+    snprintf(within, sizeof within, "%s", group);
+    for (char *end = within + strlen(within); end != NULL; end = strrchr(within, '/')) {
+        *end = '\0';
+        snprintf(path, sizeof path, "%s%s/%s", top, within, file);
+        if (!read_line(path, limit, sizeof limit))
+            continue;
+        char *behind;
+        uint64_t bytes = strtoull(limit, &behind, 10);
+        found = true;
+        if (behind != limit && bytes < least)
+            least = bytes;
+    }
+    if (found && least < UINT64_MAX >> 2)
+        find(GOOD, "memory limit", "%s (control group)", show_bytes(shown, least));
+    else if (found)
+        find(GOOD, "memory limit", "none (control group)");
+}
+
+/* Lines of cgroup(7): number, controllers, path; the unified hierarchy has number 0 and no names. */
+static void look_at_groups(pid_t pid)
+{
+    char path[64];
+    char line[600];
     snprintf(path, sizeof path, "/proc/%d/cgroup", (int)pid);
     FILE *file = fopen(path, "re");
     while (file != NULL && fgets(line, sizeof line, file) != NULL) {
         line[strcspn(line, "\n")] = '\0';
-        const char *group = strrchr(line, ':');
-        if (strncmp(line, "0::", 3) != 0 || group == NULL)
+        char *names = strchr(line, ':');
+        char *group = names == NULL ? NULL : strchr(names + 1, ':');
+        if (group == NULL)
             continue;
-        snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group + 1);
-        if (read_line(path, limit, sizeof limit))
-            find(GOOD, "memory limit", "control group%s: %s", strcmp(limit, "max") == 0 ? "" : ", bytes",
-                 limit);
+        *group++ = '\0';
+        if (strcmp(line, "0:") == 0)
+            look_at_group("/sys/fs/cgroup", group, "memory.max");
+        else if (strcmp(names + 1, "memory") == 0)
+            look_at_group("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes");
     }
     if (file != NULL)
         fclose(file);
@@ -119,7 +148,7 @@ static void look_at_limits(pid_t pid)
     if (prlimit(pid, RLIMIT_AS, NULL, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
         find(NOTE, "address space", "limited to %s (RLIMIT_AS): arenas count 4 MiB each",
              show_bytes(shown, limit.rlim_cur));
-    look_at_group(pid);
+    look_at_groups(pid);
 }
 
 static void look_at_machine(void)

@@ -1,15 +1,14 @@
 /* tarn doctor: is Tarn in, does it serve, and what of the machine matters to it. */
 #include "commands.h"
 
+#include "objects.h"
 #include "process.h"
 #include "program.h"
 #include "table.h"
 
 #include "os/settings.h"
 
-#include <elf.h>
 #include <errno.h>
-#include <link.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,6 +34,7 @@ __attribute__((format(printf, 3, 4))) static void find(enum grade grade, const c
     va_start(list, format);
     vsnprintf(text, sizeof text, format, list);
     va_end(list);
+    clean_text(text);
     any_bad |= grade == BAD;
     json_array_append_new(findings,
                           json_pack("{s:s, s:s, s:s}", "grade", words[grade], "what", what, "finding", text));
@@ -90,23 +90,52 @@ static void look_at_mappings(const struct process *process)
              "%zu of %ld (vm.max_map_count)", process->mapping_count, most);
 }
 
-/* In the group of the process; "max" is none. */
-static void look_at_group(pid_t pid)
+/* The least limit of a group and of those that it is in, as far as they are shown to us. "max", or a number
+ * beyond what an address can be, is none. */
+static void look_at_group(const char *top, const char *group, const char *file)
 {
-    char path[512];
-    char line[400];
+    char path[1024];
     char limit[64];
+    char shown[SHOWN_BYTES];
+    char within[512];
+    uint64_t least = UINT64_MAX >> 2;
+    bool found = false;
+    snprintf(within, sizeof within, "%s", group);
+    for (char *end = within + strlen(within); end != NULL; end = strrchr(within, '/')) {
+        *end = '\0';
+        snprintf(path, sizeof path, "%s%s/%s", top, within, file);
+        if (!read_line(path, limit, sizeof limit))
+            continue;
+        char *behind;
+        uint64_t bytes = strtoull(limit, &behind, 10);
+        found = true;
+        if (behind != limit && bytes < least)
+            least = bytes;
+    }
+    if (found && least < UINT64_MAX >> 2)
+        find(GOOD, "memory limit", "%s (control group)", show_bytes(shown, least));
+    else if (found)
+        find(GOOD, "memory limit", "none (control group)");
+}
+
+/* Lines of cgroup(7): number, controllers, path; the unified hierarchy has number 0 and no names. */
+static void look_at_groups(pid_t pid)
+{
+    char path[64];
+    char line[600];
     snprintf(path, sizeof path, "/proc/%d/cgroup", (int)pid);
     FILE *file = fopen(path, "re");
     while (file != NULL && fgets(line, sizeof line, file) != NULL) {
         line[strcspn(line, "\n")] = '\0';
-        const char *group = strrchr(line, ':');
-        if (strncmp(line, "0::", 3) != 0 || group == NULL)
+        char *names = strchr(line, ':');
+        char *group = names == NULL ? NULL : strchr(names + 1, ':');
+        if (group == NULL)
             continue;
-        snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group + 1);
-        if (read_line(path, limit, sizeof limit))
-            find(GOOD, "memory limit", "control group%s: %s", strcmp(limit, "max") == 0 ? "" : ", bytes",
-                 limit);
+        *group++ = '\0';
+        if (strcmp(line, "0:") == 0)
+            look_at_group("/sys/fs/cgroup", group, "memory.max");
+        else if (strcmp(names + 1, "memory") == 0)
+            look_at_group("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes");
     }
     if (file != NULL)
         fclose(file);
@@ -119,7 +148,7 @@ static void look_at_limits(pid_t pid)
     if (prlimit(pid, RLIMIT_AS, NULL, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
         find(NOTE, "address space", "limited to %s (RLIMIT_AS): arenas count 4 MiB each",
              show_bytes(shown, limit.rlim_cur));
-    look_at_group(pid);
+    look_at_groups(pid);
 }
 
 static void look_at_machine(void)
@@ -154,117 +183,119 @@ static void look_at_environment(pid_t pid)
         fclose(file);
 }
 
-/* ---- the order of a process's objects ---- */
+/* ---- the order of a process's objects, and where their calls go ---- */
 
-/* From the auxiliary vector to the loader's list of what it has loaded, in the order that symbols are looked
- * for. 0 for a static program. */
-static uint64_t find_debug_record(const struct process *process)
+static const char *shown_name(const struct object *object)
 {
-    char path[64];
-    uint64_t pair[2];
-    uint64_t headers = 0;
-    uint64_t count = 0;
-    snprintf(path, sizeof path, "/proc/%d/auxv", (int)process->pid);
-    FILE *file = fopen(path, "re");
-    while (file != NULL && fread(pair, sizeof pair, 1, file) == 1) {
-        headers = pair[0] == AT_PHDR ? pair[1] : headers;
-        count = pair[0] == AT_PHNUM ? pair[1] : count;
+    return object->name[0] != '\0' ? object->name : "the program itself";
+}
+
+/* Whether the object is where Tarn was found. */
+static bool is_tarn(const struct process *process, const struct object *object)
+{
+    struct stat one, other;
+    char *path = process->copies == 0 ? NULL : objects_path(process, process->library);
+    bool same = path != NULL && stat(path, &one) == 0 && stat(object->path, &other) == 0 &&
+                one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+    free(path);
+    return same;
+}
+
+/* NULL where nobody has it. */
+static const struct object *first_with(const struct objects *objects, const char *symbol)
+{
+    for (size_t i = 0; i < objects->count; i++)
+        if (!object_is_loader(&objects->list[i]) && program_defines(objects->list[i].path, symbol))
+            return &objects->list[i];
+    return NULL;
+}
+
+/* malloc and free must both be Tarn's. Another's operator new is as good as the malloc that it calls. */
+static void look_at_order(const struct process *process, const struct objects *objects)
+{
+    static const struct {
+        const char *symbol;
+        const char *name;
+        enum grade otherwise;
+    } functions[] = {{"malloc", "malloc", BAD}, {"free", "free", BAD}, {"_Znwm", "operator new", NOTE}};
+    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
+        const struct object *first = first_with(objects, functions[i].symbol);
+        if (first != NULL)
+            find(is_tarn(process, first) ? GOOD : functions[i].otherwise, "symbol order",
+                 "%s is found first in %s", functions[i].name, shown_name(first));
     }
-    if (file != NULL)
-        fclose(file);
-    uint64_t base = 0;
-    uint64_t dynamic = 0;
-    for (uint64_t i = 0; i < count && i < 64; i++) {
-        ElfW(Phdr) header;
-        if (!process_read(process, headers + i * sizeof header, &header, sizeof header))
-            return 0;
-        if (header.p_type == PT_PHDR)
-            base = headers - header.p_vaddr;
-        if (header.p_type == PT_DYNAMIC)
-            dynamic = header.p_vaddr;
-    }
-    for (uint64_t i = 0; dynamic != 0 && i < 256; i++) {
-        ElfW(Dyn) entry;
-        if (!process_read(process, base + dynamic + i * sizeof entry, &entry, sizeof entry) ||
-            entry.d_tag == DT_NULL)
-            return 0;
-        if (entry.d_tag == DT_DEBUG)
-            return entry.d_un.d_ptr;
-    }
-    return 0;
 }
 
-static void read_name(const struct process *process, uint64_t address, char *name, size_t bytes)
+/* Another allocator than the C library's, though nobody's malloc is bound to it, may be asked for its own
+ * functions. */
+static void look_behind(const struct process *process, const struct objects *objects)
 {
-    size_t length = 0;
-    while (length < bytes - 1 && process_read(process, address + length, &name[length], 1) &&
-           name[length] != '\0')
-        length++;
-    name[length] = '\0';
-}
-
-static const char *path_of_exe(const struct process *process)
-{
-    static char path[64];
-    snprintf(path, sizeof path, "/proc/%d/exe", (int)process->pid);
-    return path;
-}
-
-/* The file as this process sees it may be in another place of the file system. */
-static void path_in(const struct process *process, const char *name, char *path, size_t bytes)
-{
-    if (name[0] == '\0')
-        snprintf(path, bytes, "%s", path_of_exe(process));
-    else
-        snprintf(path, bytes, "/proc/%d/root%s", (int)process->pid, name);
-}
-
-/* Whether what serves is where Tarn was found. */
-static bool is_library_of(const struct process *process, const char *serving)
-{
-    char path[4096];
-    struct stat one;
-    struct stat other;
-    if (process->copies == 0)
-        return false;
-    path_in(process, serving[0] == '/' ? serving : "", path, sizeof path);
-    if (stat(path, &one) != 0)
-        return false;
-    path_in(process, process->library, path, sizeof path);
-    return stat(path, &other) == 0 && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
-}
-
-static void look_at_order(const struct process *process)
-{
-    struct r_debug record;
-    char serving[4096] = "";
     char others[512] = "";
-    uint64_t at = find_debug_record(process);
-    if (at == 0 || !process_read(process, at, &record, sizeof record))
-        return;
-    uint64_t object = (uintptr_t)record.r_map;
-    for (unsigned i = 0; object != 0 && i < 4096; i++) {
-        struct link_map map;
-        char name[2048];
-        char path[4096];
-        if (!process_read(process, object, &map, sizeof map))
-            return;
-        read_name(process, (uintptr_t)map.l_name, name, sizeof name);
-        path_in(process, name, path, sizeof path);
-        if (program_defines(path, "malloc") && strstr(name, "ld-linux") == NULL) {
-            if (serving[0] == '\0')
-                snprintf(serving, sizeof serving, "%s", name[0] != '\0' ? name : "the program itself");
-            else if (strlen(others) + strlen(name) + 3 < sizeof others)
-                sprintf(others + strlen(others), " %s", name);
-        }
-        object = (uintptr_t)map.l_next;
+    for (size_t i = 0; i < objects->count; i++) {
+        const struct object *object = &objects->list[i];
+        size_t length = strlen(others);
+        if (object->name[0] == '\0' || object_is_loader(object) || is_tarn(process, object) ||
+            program_defines(object->path, "gnu_get_libc_version") || !program_defines(object->path, "malloc"))
+            continue;
+        snprintf(others + length, sizeof others - length, " %s", object->name);
     }
-    bool is_tarn = is_library_of(process, serving);
-    find(is_tarn ? GOOD : BAD, "symbol order", "malloc is found first in %s", serving);
     if (others[0] != '\0')
-        find(GOOD, "symbol order",
-             "behind it, reached by libraries bound to themselves only (RTLD_DEEPBIND, -Bsymbolic):%s",
-             others);
+        find(GOOD, "other allocators", "loaded beside it:%s", others);
+}
+
+static void look_at_own_malloc(const struct process *process, const struct object *object)
+{
+    enum grade grade = object->name[0] == '\0' ? BAD : NOTE;
+    if (object_is_loader(object) || is_tarn(process, object))
+        return;
+    if (program_hides(object->path, "malloc"))
+        find(grade, "own malloc", "%s has one that only its own calls reach: they do not come to Tarn",
+             shown_name(object));
+    else if (program_defines(object->path, "malloc") && program_is_symbolic(object->path))
+        find(grade, "own malloc",
+             "%s has one, and is bound to itself (-Bsymbolic): its calls do not come to Tarn",
+             shown_name(object));
+}
+
+struct elsewhere {
+    const struct process *process;
+    char symbols[128];
+    char target[256];
+};
+
+static void note_elsewhere(const char *symbol, const struct mapping *target, void *context)
+{
+    struct elsewhere *elsewhere = context;
+    size_t length = strlen(elsewhere->symbols);
+    if (strcmp(target->name, elsewhere->process->library) == 0)
+        return;
+    snprintf(elsewhere->symbols + length, sizeof elsewhere->symbols - length, "%s%s", length > 0 ? ", " : "",
+             symbol);
+    snprintf(elsewhere->target, sizeof elsewhere->target, "%s", target->name);
+}
+
+/* As the loader has bound them, whatever the reason. */
+static void look_at_calls(const struct process *process, const struct object *object)
+{
+    struct elsewhere elsewhere = {.process = process};
+    object_bindings(process, object, note_elsewhere, &elsewhere);
+    if (elsewhere.symbols[0] != '\0')
+        find(object->name[0] == '\0' ? BAD : NOTE, "bound elsewhere",
+             "%s calls %s of %s (RTLD_DEEPBIND, a namespace, or loaded before): those blocks are not Tarn's",
+             shown_name(object), elsewhere.symbols, elsewhere.target);
+}
+
+static void look_at_objects(const struct process *process)
+{
+    struct objects objects;
+    objects_read(&objects, process);
+    look_at_order(process, &objects);
+    look_behind(process, &objects);
+    for (size_t i = 0; process->copies > 0 && i < objects.count; i++) {
+        look_at_own_malloc(process, &objects.list[i]);
+        look_at_calls(process, &objects.list[i]);
+    }
+    objects_free(&objects);
 }
 
 /* ---- a process ---- */
@@ -304,7 +335,7 @@ static int examine_process(pid_t pid)
     }
     find(GOOD, "process", "%d, %s", (int)pid, process.name);
     look_at_tarn(&process);
-    look_at_order(&process);
+    look_at_objects(&process);
     look_at_environment(pid);
     look_at_mappings(&process);
     look_at_limits(pid);

@@ -221,8 +221,11 @@ static const char *name_of(const struct mapping *mapping)
     return mapping->name[0] != '\0' ? mapping->name : "anonymous memory of others";
 }
 
-static void add_other(json_t *others, const char *name, uint64_t bytes)
+static void add_other(json_t *others, const char *file, uint64_t bytes)
 {
+    char name[sizeof((struct mapping *)NULL)->name];
+    snprintf(name, sizeof name, "%s", file);
+    clean_text(name);
     json_t *sum = json_object_get(others, name);
     json_object_set_new(others, name, json_integer((json_int_t)(bytes + (uint64_t)json_integer_value(sum))));
 }

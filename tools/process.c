@@ -1,6 +1,7 @@
 #include "process.h"
 
 #include "commands.h"
+#include "table.h"
 
 #include "arena/arena.h"
 #include "heap/heap.h"
@@ -76,6 +77,7 @@ bool process_started(pid_t pid, char *name, size_t name_bytes, uint64_t *started
     if (begin == NULL || end == NULL)
         return false;
     snprintf(name, name_bytes, "%.*s", (int)(end - begin - 1), begin + 1);
+    clean_text(name);
     char state;
     unsigned long long start;
     /* fields 3 and 22 */

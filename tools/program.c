@@ -124,6 +124,15 @@ static void read_script(int file, struct program *program)
     snprintf(program->interpreter, sizeof program->interpreter, "%s", name);
 }
 
+/* Whether the kernel gives the program rights that who starts it has not; a bit that names its own user gives
+ * none, and root has the capabilities. */
+static bool changes_rights(int file, const struct stat *info)
+{
+    bool user = (info->st_mode & S_ISUID) != 0 && info->st_uid != getuid();
+    bool group = (info->st_mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && info->st_gid != getgid();
+    return user || group || (getuid() != 0 && fgetxattr(file, "security.capability", NULL, 0) > 0);
+}
+
 bool program_read(const char *path, struct program *program)
 {
     struct stat info;
@@ -136,24 +145,122 @@ bool program_read(const char *path, struct program *program)
     read_elf(file, program);
     if (!program->is_elf)
         read_script(file, program);
-    program->set_user_id = fstat(file, &info) == 0 && ((info.st_mode & (S_ISUID | S_ISGID)) != 0 ||
-                                                       fgetxattr(file, "security.capability", NULL, 0) > 0);
+    program->set_user_id = fstat(file, &info) == 0 && changes_rights(file, &info);
     close(file);
     return true;
 }
 
-bool program_defines(const char *path, const char *symbol)
+/* NULL where there is no such file, or where it is none. */
+static Elf *open_elf(const char *path, int *file)
 {
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0)
-        return false;
     elf_version(EV_CURRENT);
-    Elf *elf = elf_begin(file, ELF_C_READ, NULL);
-    bool found = elf != NULL && elf_kind(elf) == ELF_K_ELF && defines(elf, symbol, SHT_DYNSYM);
+    *file = open(path, O_RDONLY | O_CLOEXEC);
+    Elf *elf = *file >= 0 ? elf_begin(*file, ELF_C_READ, NULL) : NULL;
+    if (elf != NULL && elf_kind(elf) == ELF_K_ELF)
+        return elf;
     if (elf != NULL)
         elf_end(elf);
+    if (*file >= 0)
+        close(*file);
+    return NULL;
+}
+
+static void close_elf(Elf *elf, int file)
+{
+    elf_end(elf);
     close(file);
+}
+
+bool program_defines(const char *path, const char *symbol)
+{
+    int file;
+    Elf *elf = open_elf(path, &file);
+    bool found = elf != NULL && defines(elf, symbol, SHT_DYNSYM);
+    if (elf != NULL)
+        close_elf(elf, file);
     return found;
+}
+
+bool program_hides(const char *path, const char *symbol)
+{
+    int file;
+    Elf *elf = open_elf(path, &file);
+    bool found = elf != NULL && defines(elf, symbol, SHT_SYMTAB) && !defines(elf, symbol, SHT_DYNSYM);
+    if (elf != NULL)
+        close_elf(elf, file);
+    return found;
+}
+
+/* The next section of a kind, with its data. */
+static Elf_Data *next_section(Elf *elf, Elf_Scn **section, unsigned kind, GElf_Shdr *header)
+{
+    while ((*section = elf_nextscn(elf, *section)) != NULL) {
+        Elf_Data *data;
+        if (gelf_getshdr(*section, header) != NULL && header->sh_type == kind && header->sh_entsize != 0 &&
+            (data = elf_getdata(*section, NULL)) != NULL)
+            return data;
+    }
+    return NULL;
+}
+
+bool program_is_symbolic(const char *path)
+{
+    int file;
+    Elf *elf = open_elf(path, &file);
+    Elf_Scn *section = NULL;
+    GElf_Shdr header;
+    bool found = false;
+    Elf_Data *data = elf == NULL ? NULL : next_section(elf, &section, SHT_DYNAMIC, &header);
+    for (int i = 0; data != NULL && i < (int)(header.sh_size / header.sh_entsize); i++) {
+        GElf_Dyn entry;
+        if (gelf_getdyn(data, i, &entry) != NULL)
+            found |= entry.d_tag == DT_SYMBOLIC ||
+                     (entry.d_tag == DT_FLAGS && (entry.d_un.d_val & DF_SYMBOLIC) != 0);
+    }
+    if (elf != NULL)
+        close_elf(elf, file);
+    return found;
+}
+
+static const char *const family[] = {"malloc",         "calloc",        "realloc", "free",
+                                     "posix_memalign", "aligned_alloc", "_Znwm",   "_Znam",
+                                     "_ZdlPv",         "_ZdaPv",        "_ZdlPvm"};
+
+static bool is_of_family(const char *symbol)
+{
+    for (size_t i = 0; i < sizeof family / sizeof *family; i++)
+        if (strcmp(symbol, family[i]) == 0)
+            return true;
+    return false;
+}
+
+void program_imports(const char *path,
+                     void (*each)(const char *symbol, uint64_t place, uint64_t own, void *context),
+                     void *context)
+{
+    int file;
+    Elf *elf = open_elf(path, &file);
+    Elf_Scn *section = NULL;
+    GElf_Shdr header, names;
+    Elf_Data *data;
+    while (elf != NULL && (data = next_section(elf, &section, SHT_RELA, &header)) != NULL) {
+        Elf_Scn *symbols = elf_getscn(elf, header.sh_link);
+        Elf_Data *table = symbols == NULL ? NULL : elf_getdata(symbols, NULL);
+        if (table == NULL || gelf_getshdr(symbols, &names) == NULL)
+            continue;
+        for (int i = 0; i < (int)(header.sh_size / header.sh_entsize); i++) {
+            GElf_Rela place;
+            GElf_Sym symbol;
+            const char *name;
+            if (gelf_getrela(data, i, &place) != NULL && place.r_addend == 0 &&
+                GELF_R_SYM(place.r_info) != 0 &&
+                gelf_getsym(table, (int)GELF_R_SYM(place.r_info), &symbol) != NULL &&
+                (name = elf_strptr(elf, names.sh_link, symbol.st_name)) != NULL && is_of_family(name))
+                each(name, place.r_offset, symbol.st_shndx == SHN_UNDEF ? 0 : symbol.st_value, context);
+        }
+    }
+    if (elf != NULL)
+        close_elf(elf, file);
 }
 
 /* ---- the library ---- */

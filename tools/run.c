@@ -32,6 +32,9 @@ static int preload(const char *library)
 {
     const char *others = getenv("LD_PRELOAD");
     char *list = NULL;
+    if (strpbrk(library, " :") != NULL) /* the loader would start the program without it */
+        return complain("%s cannot be preloaded: the loader divides LD_PRELOAD at spaces and colons",
+                        library);
     if (asprintf(&list, others != NULL && *others != '\0' ? "%s:%s" : "%s", library, others) < 0 ||
         setenv("LD_PRELOAD", list, 1) != 0)
         return complain("%s", strerror(errno));

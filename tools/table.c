@@ -3,6 +3,36 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The length of the UTF-8 character that begins here; 0 when there is none, or when it is not to be printed.
+ */
+static size_t character_length(const unsigned char *text)
+{
+    unsigned char first = text[0], second = text[1];
+    if (first < 0x80)
+        return first >= ' ' && first != 0x7f ? 1 : 0;
+    if (first < 0xc2 || first > 0xf4)
+        return 0;
+    size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
+    for (size_t i = 1; i < length; i++)
+        if ((text[i] & 0xc0) != 0x80)
+            return 0;
+    bool overlong = (first == 0xe0 && second < 0xa0) || (first == 0xf0 && second < 0x90);
+    bool no_character = (first == 0xed && second >= 0xa0) || (first == 0xf4 && second >= 0x90);
+    bool control = first == 0xc2 && second < 0xa0;
+    return overlong || no_character || control ? 0 : length;
+}
+
+char *clean_text(char *text)
+{
+    for (char *at = text; *at != '\0';) {
+        size_t length = character_length((const unsigned char *)at);
+        if (length == 0)
+            *at = '?';
+        at += length == 0 ? 1 : length;
+    }
+    return text;
+}
+
 const char *show_bytes(char *to, uint64_t bytes)
 {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};

@@ -22,6 +22,11 @@ void table_print(const struct column *columns, size_t count, const json_t *rows,
 /* Prints any JSON value. */
 void print_json(const json_t *value, FILE *to);
 
+/* What comes from elsewhere (names of processes and files may hold any byte) is one line of text afterwards:
+ * what is not UTF-8, or not to be printed, becomes a question mark. JSON takes no other text, and a terminal
+ * must get none. Returns it. */
+char *clean_text(char *text);
+
 /* "12.3 MiB" into a buffer of at least 16 characters, which is returned. */
 const char *show_bytes(char *to, uint64_t bytes);
 

@@ -1,6 +1,8 @@
 /* tarn: looks at, asks and tunes processes on Tarn. This file chooses the subcommand. */
 #include "commands.h"
 
+#include "table.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -36,9 +38,9 @@ enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static int complain_with(int status, const char *format, va_list list)
 {
-    fputs("tarn: ", stderr);
-    vfprintf(stderr, format, list);
-    fputc('\n', stderr);
+    char line[8192];
+    vsnprintf(line, sizeof line, format, list);
+    fprintf(stderr, "tarn: %s\n", clean_text(line));
     return status;
 }
 

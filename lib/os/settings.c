@@ -47,34 +47,41 @@ struct setting {
     const char *meaning;
 };
 
+/* For people: the library has no use for it, and does not carry it. */
+#ifndef TARN_MEANINGS
+#define TARN_MEANINGS 0
+#endif
+#define MEANING(text) (TARN_MEANINGS ? (text) : NULL)
+
 static const struct setting table[] = {
     {"TARN_DIRTY_LIMIT", KIND_BYTES, 0, UINT64_C(1) << 46, &settings.dirty_limit_bytes, true,
-     "above this much free memory, or an eighth of that in use, it is given back four times as soon"},
+     MEANING(
+         "above this much free memory, or an eighth of that in use, it is given back four times as soon")},
     {"TARN_PURGE_DELAY", KIND_MILLISECONDS, 0, 86400000, &settings.purge_delay_ms, true,
-     "free memory that nobody takes up for this long is given back"},
+     MEANING("free memory that nobody takes up for this long is given back")},
     {"TARN_RAW_CACHE", KIND_BYTES, 0, UINT64_C(1) << 46, &settings.raw_cache_bytes, true,
-     "pages of freed blocks above the raw threshold that are kept for the next"},
+     MEANING("pages of freed blocks above the raw threshold that are kept for the next")},
     {"TARN_RUN_THRESHOLD", KIND_BYTES, 1U << 10, 32U << 10, &settings.run_threshold_bytes, true,
-     "larger requests are runs of 16 KiB slots instead of blocks of a pool"},
+     MEANING("larger requests are runs of 16 KiB slots instead of blocks of a pool")},
     {"TARN_RAW_THRESHOLD", KIND_BYTES, 64U << 10, 512U << 10, &settings.raw_threshold_bytes, true,
-     "larger requests get a mapping of their own"},
+     MEANING("larger requests get a mapping of their own")},
     {"TARN_HUGE_PAGES", KIND_HUGE_PAGES, 0, 0, &settings.huge_pages, true,
-     "asks for transparent huge pages, forbids them, or leaves them to the system"},
+     MEANING("asks for transparent huge pages, forbids them, or leaves them to the system")},
     {"TARN_QUARANTINE", KIND_BYTES, 0, 1U << 30, &settings.quarantine_bytes, true,
-     "hardened library: freed bytes of a thread that wait before they are used again"},
+     MEANING("hardened library: freed bytes of a thread that wait before they are used again")},
     {"TARN_EXIT_CHECK", KIND_SWITCH, 0, 1, &settings.exit_check, false,
-     "looks for damage when the process ends"},
-    {"TARN_CHECK", KIND_SWITCH, 0, 1, &settings.check, false, "checks every pointer that is freed"},
+     MEANING("looks for damage when the process ends")},
+    {"TARN_CHECK", KIND_SWITCH, 0, 1, &settings.check, false, MEANING("checks every pointer that is freed")},
     {"TARN_GUARD_SAMPLE", KIND_SHARE, 0, UINT64_C(1) << 32, &settings.guard_interval, false,
-     "one allocation in so many lies between forbidden pages"},
+     MEANING("one allocation in so many lies between forbidden pages")},
     {"TARN_STATS", KIND_STATISTICS, 0, 0, &settings.statistics, false,
-     "writes statistics when the process ends, at intervals, or when a signal asks for them"},
+     MEANING("writes statistics when the process ends, at intervals, or when a signal asks for them")},
     {"TARN_STATS_FILE", KIND_PATH, 0, 0, settings.statistics_file, false,
-     "where to: %p is the process; .json and .prom choose the form; else stderr"},
+     MEANING("where to: %p is the process; .json and .prom choose the form; else stderr")},
     {"TARN_PUBLISH", KIND_SWITCH, 0, 1, &settings.publish, false,
-     "lets the tarn command look at the process, and change its settings"},
+     MEANING("lets the tarn command look at the process, and change its settings")},
     {"TARN_VERBOSE", KIND_NUMBER, 0, 2, &settings.verbosity, true,
-     "0: no warnings; 2: says at the start that Tarn is in"},
+     MEANING("0: no warnings; 2: says at the start that Tarn is in")},
 };
 
 #define TABLE_LENGTH (sizeof table / sizeof table[0])

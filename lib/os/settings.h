@@ -81,7 +81,7 @@ bool settings_change(const char *name, const char *value, struct text *answer);
 
 struct setting_description {
     const char *name;
-    const char *meaning;
+    const char *meaning;  /* in the tarn command alone; NULL in the library */
     struct text value;    /* at present */
     struct text expected; /* values that it may have */
     bool changes;         /* while the process runs */

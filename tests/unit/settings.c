@@ -8,7 +8,9 @@
 
 #include "unit.h"
 
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -226,6 +228,139 @@ static void verbosity_0_is_silent(void **state)
     child_must_succeed(be_silent, NULL);
 }
 
+/* ---- changed while the process runs ---- */
+
+struct change {
+    const char *name;
+    const char *value;
+    const char *answer;
+};
+
+static const struct change changes[] = {
+    {"TARN_DIRTY_LIMIT", "64M", "TARN_DIRTY_LIMIT=64.0 MiB, was 4.0 MiB"},
+    {"DIRTY_LIMIT", "0", "TARN_DIRTY_LIMIT=0 B, was 64.0 MiB"},
+    {"PURGE_DELAY", "250ms", "TARN_PURGE_DELAY=250 ms, was 1000 ms"},
+    {"RAW_CACHE", "1G", "TARN_RAW_CACHE=1.0 GiB, was 64.0 MiB"},
+    {"RUN_THRESHOLD", "1K", "TARN_RUN_THRESHOLD=1.0 KiB, was 32.0 KiB"},
+    {"RAW_THRESHOLD", "64K", "TARN_RAW_THRESHOLD=64.0 KiB, was 512.0 KiB"},
+    {"HUGE_PAGES", "always", "TARN_HUGE_PAGES=always, was system"},
+    {"QUARANTINE", "1G", "TARN_QUARANTINE=1.0 GiB, was 512.0 KiB"},
+    {"VERBOSE", "0", "TARN_VERBOSE=0, was 1"},
+};
+
+/* What is refused, and how the reason begins. */
+static const struct change refused[] = {
+    {"DIRTY", "1", "there is no setting DIRTY"},
+    {"", "1", "there is no setting "},
+    {"TARN_", "1", "there is no setting TARN_"},
+    {"DIRTY_LIMIT", "lots", "TARN_DIRTY_LIMIT=lots is not understood, expected a number with a unit"},
+    {"DIRTY_LIMIT", "65T", "TARN_DIRTY_LIMIT=65T is not understood, expected a number with a unit"},
+    {"RUN_THRESHOLD", "64K", "TARN_RUN_THRESHOLD=64K is not understood, expected a number with a unit"},
+    {"HUGE_PAGES", "1\033[2J", "TARN_HUGE_PAGES=1?[2J is not understood, expected never, system"},
+    {"CHECK", "1", "TARN_CHECK cannot be changed while the process runs"},
+    {"EXIT_CHECK", "0", "TARN_EXIT_CHECK cannot be changed while the process runs"},
+    {"GUARD_SAMPLE", "1/1", "TARN_GUARD_SAMPLE cannot be changed while the process runs"},
+    {"STATS", "1", "TARN_STATS cannot be changed while the process runs"},
+    {"PUBLISH", "0", "TARN_PUBLISH cannot be changed while the process runs"},
+};
+
+#define CHANGE_COUNT  (sizeof changes / sizeof changes[0])
+#define REFUSED_COUNT (sizeof refused / sizeof refused[0])
+
+static const char *ended(struct text *text)
+{
+    text->bytes[text->length] = '\0';
+    return text->bytes;
+}
+
+static void changes_are_made_and_told(void **state)
+{
+    (void)state;
+    struct settings before;
+    memcpy(&before, &settings, sizeof before);
+    for (size_t i = 0; i < CHANGE_COUNT; i++) {
+        struct text answer = {0};
+        assert_true(settings_change(changes[i].name, changes[i].value, &answer));
+        assert_string_equal(ended(&answer), changes[i].answer);
+    }
+    assert_int_equal(SETTING(dirty_limit_bytes), 0);
+    assert_int_equal(SETTING(purge_delay_ms), 250);
+    assert_int_equal(SETTING(raw_cache_bytes), 1 << 30);
+    assert_int_equal(SETTING(run_threshold_bytes), 1 << 10);
+    assert_int_equal(SETTING(raw_threshold_bytes), 64 << 10);
+    assert_int_equal(SETTING(huge_pages), HUGE_PAGES_ALWAYS);
+    assert_int_equal(SETTING(quarantine_bytes), 1 << 30);
+    assert_int_equal(SETTING(verbosity), 0);
+    memcpy(&settings, &before, sizeof before);
+}
+
+static void what_cannot_be_changed_stays_and_the_reason_is_told(void **state)
+{
+    (void)state;
+    struct settings before;
+    memcpy(&before, &settings, sizeof before);
+    for (size_t i = 0; i < REFUSED_COUNT; i++) {
+        struct text answer = {0};
+        assert_false(settings_change(refused[i].name, refused[i].value, &answer));
+        if (strncmp(ended(&answer), refused[i].answer, strlen(refused[i].answer)) != 0)
+            fail_msg("%s=%s: %s", refused[i].name, refused[i].value, answer.bytes);
+        assert_memory_equal(&settings, &before, sizeof before);
+    }
+}
+
+/* Each setting is changed or refused above, as it says of itself. */
+static void every_setting_says_whether_it_changes(void **state)
+{
+    (void)state;
+    struct setting_description one;
+    size_t count = 0;
+    for (; settings_describe(count, &one); count++) {
+        const struct change *list = one.changes ? changes : refused;
+        bool found = false;
+        for (size_t i = 0; i < (one.changes ? CHANGE_COUNT : REFUSED_COUNT); i++)
+            found |= strcmp(list[i].name, one.name) == 0 || strcmp(list[i].name, one.name + 5) == 0;
+        if (!found)
+            fail_msg("%s", one.name);
+    }
+    assert_true(count > 10);
+}
+
+static _Atomic(bool) enough;
+
+static void *read_on(void *wrong)
+{
+    while (!atomic_load_explicit(&enough, memory_order_relaxed)) {
+        size_t bytes = SETTING(raw_cache_bytes);
+        uint64_t delay_ms = SETTING(purge_delay_ms);
+        if ((bytes != 0 && bytes != UINT64_C(1) << 46) || (delay_ms != 0 && delay_ms != 86400000))
+            atomic_fetch_add_explicit((_Atomic(unsigned) *)wrong, 1, memory_order_relaxed);
+    }
+    return NULL;
+}
+
+/* ThreadSanitizer looks on in its build. */
+static void readers_see_one_of_the_two_values(void **state)
+{
+    (void)state;
+    static const char *const values[2][2] = {{"0", "0"}, {"64T", "86400s"}};
+    _Atomic(unsigned) wrong = 0;
+    struct settings before;
+    pthread_t reader;
+    memcpy(&before, &settings, sizeof before);
+    for (unsigned i = 0; i < 20000; i++) {
+        struct text answer = {0};
+        assert_true(settings_change("RAW_CACHE", values[i % 2][0], &answer));
+        answer.length = 0;
+        assert_true(settings_change("PURGE_DELAY", values[i % 2][1], &answer));
+        if (i == 0)
+            assert_int_equal(pthread_create(&reader, NULL, read_on, &wrong), 0);
+    }
+    atomic_store_explicit(&enough, true, memory_order_relaxed);
+    assert_int_equal(pthread_join(reader, NULL), 0);
+    assert_int_equal(wrong, 0);
+    memcpy(&settings, &before, sizeof before);
+}
+
 /* ---- a process and its environment ---- */
 
 static void print(const char *name, const char *value, void *context)
@@ -316,6 +451,10 @@ int main(int count, char **arguments)
         cmocka_unit_test(unknown_names_and_long_texts),
         cmocka_unit_test(control_characters_are_not_written),
         cmocka_unit_test(verbosity_0_is_silent),
+        cmocka_unit_test(changes_are_made_and_told),
+        cmocka_unit_test(what_cannot_be_changed_stays_and_the_reason_is_told),
+        cmocka_unit_test(every_setting_says_whether_it_changes),
+        cmocka_unit_test(readers_see_one_of_the_two_values),
         cmocka_unit_test(without_variables_the_defaults_stand),
         cmocka_unit_test(variables_are_read_at_the_start),
         cmocka_unit_test(mistakes_are_told_once_each),

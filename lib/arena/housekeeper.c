@@ -131,7 +131,8 @@ static uint32_t purge_held(struct arena *arena, const uint64_t held[ARENA_WORDS]
         while (slot < ARENA_END_SLOT && held_bit(held, slot))
             slot++;
         uint32_t begin = (first + unit - 1) / unit * unit;
-        uint32_t end = slot / unit * unit;
+        /* The guard behind the last slot is never touched: the rest of its page may go without asking. */
+        uint32_t end = slot == ARENA_END_SLOT ? (slot + unit - 1) / unit * unit : slot / unit * unit;
         if (first < unit) { /* on a page with the header, which stays: cleaned by hand */
             uint32_t after = slot < unit ? slot : unit;
             memset(arena_slot_address(arena, first), 0, (size_t)(after - first) * SLOT_BYTES);

@@ -86,9 +86,10 @@ static uint32_t carve_end(const struct pool *pool, uint32_t carved)
     if (pool->dirty == bits_ones(pool->slots))
         return pool->capacity;
     size_t page = map_page_bytes();
+    size_t start = pool->first_slot * SLOT_BYTES; /* where pages are larger than slots, inside of one */
     size_t begin = (size_t)carved * pool->block_bytes;
     size_t least = pool->block_bytes * (TARN_HARDENED ? SHUFFLED_LEAST : 1);
-    size_t limit = bits_align_up(begin + least, page);
+    size_t limit = bits_align_up(start + begin + least, page) - start;
     uint32_t end = (uint32_t)(limit / pool->block_bytes);
     return end < pool->capacity ? end : (uint32_t)pool->capacity;
 }

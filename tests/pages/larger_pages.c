@@ -3,12 +3,15 @@
  * kernel would round up a length: the library under test is to know its pages. What the kernel beneath maps
  * at a smaller alignment is mapped again. Called before main and by malloc: nothing in here allocates.
  *
- * Files are left alone, and so is what the C library maps for itself: those calls do not come by here.
- * liburcu leaves it to the kernel to round up what it maps; Tarn's mappings are told from it by
- * MAP_NORESERVE. */
+ * Files are left alone, and so is what the C library maps for itself: those calls do not come by here. What
+ * others than the library under test ask for, such as liburcu, who leaves it to the kernel to round up, is
+ * done as the kernel beneath does it: of what they unmap, the rest of a last page stays mapped.
+ */
 #undef _FILE_OFFSET_BITS /* both of mmap and mmap64 are defined below */
 
+#include <dlfcn.h>
 #include <errno.h>
+#include <link.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -43,15 +46,43 @@ void pages_check(const char *call, const void *address, size_t bytes)
         complain(call);
 }
 
-/* glibc's sysconf answers from what the kernel said at the start of the process; the rest is asked there. */
+/* glibc's own, which the functions below would hide. */
 long __sysconf(int name);
+unsigned long __getauxval(unsigned long type);
+
+/* The library under test is a shared object, or a part of the program. */
+extern void *tarn_malloc(size_t bytes) __attribute__((weak));
+
+static bool is_under_test(void *caller)
+{
+    void *inside = tarn_malloc != NULL ? (void *)(uintptr_t)tarn_malloc : (void *)__getauxval(AT_ENTRY);
+    struct dl_find_object theirs;
+    struct dl_find_object its;
+    return _dl_find_object(caller, &theirs) == 0 && _dl_find_object(inside, &its) == 0 &&
+           theirs.dlfo_link_map == its.dlfo_link_map;
+}
+
+/* In the functions that stand for the kernel's calls: who called them? */
+#define check(call, address, bytes)                                                                          \
+    do {                                                                                                     \
+        if (is_under_test(__builtin_return_address(0)))                                                      \
+            pages_check(call, address, bytes);                                                               \
+    } while (0)
+
+/* glibc's sysconf answers from what the kernel said at the start of the process; the rest is asked there. */
+/* It is built for one size of pages: that kernel's systems have another. redis-server asks it to purge, and
+ * says so when it cannot. */
+static bool is_jemalloc(void *caller)
+{
+    struct dl_find_object found;
+    return _dl_find_object(caller, &found) == 0 && strstr(found.dlfo_link_map->l_name, "libjemalloc") != NULL;
+}
 
 long sysconf(int name)
 {
-    return name == _SC_PAGESIZE ? (long)PAGE_BYTES : __sysconf(name);
+    bool larger = name == _SC_PAGESIZE && !is_jemalloc(__builtin_return_address(0));
+    return larger ? (long)PAGE_BYTES : __sysconf(name);
 }
-
-unsigned long __getauxval(unsigned long type);
 
 unsigned long getauxval(unsigned long type)
 {
@@ -84,48 +115,50 @@ static void *map_whole(size_t bytes, int protection, int flags)
     return begin;
 }
 
-void *mmap(void *address, size_t bytes, int protection, int flags, int file, off_t offset)
+static void *map_anonymous(void *address, size_t bytes, int protection, int flags)
 {
-    if ((flags & MAP_ANONYMOUS) == 0)
-        return kernel_mmap(address, bytes, protection, flags, file, offset);
-    if ((flags & MAP_NORESERVE) != 0)
-        pages_check("mmap", address, bytes);
     bytes = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
-    void *mapped = kernel_mmap(address, bytes, protection, flags, file, offset);
+    void *mapped = kernel_mmap(address, bytes, protection, flags, -1, 0);
     if (mapped == MAP_FAILED || is_whole((uintptr_t)mapped))
         return mapped;
     syscall(SYS_munmap, mapped, bytes);
     return map_whole(bytes, protection, flags);
 }
 
+void *mmap(void *address, size_t bytes, int protection, int flags, int file, off_t offset)
+{
+    if ((flags & MAP_ANONYMOUS) == 0)
+        return kernel_mmap(address, bytes, protection, flags, file, offset);
+    check("mmap", address, bytes);
+    return map_anonymous(address, bytes, protection, flags);
+}
+
 /* The name by which programs with 64-bit file offsets call it. */
 void *mmap64(void *address, size_t bytes, int protection, int flags, int file, off64_t offset)
-{
-    return mmap(address, bytes, protection, flags, file, offset);
-}
+    __attribute__((alias("mmap")));
 
 int munmap(void *address, size_t bytes)
 {
-    pages_check("munmap", address, bytes);
+    check("munmap", address, bytes);
     return (int)syscall(SYS_munmap, address, bytes);
 }
 
 int madvise(void *address, size_t bytes, int advice)
 {
-    pages_check("madvise", address, bytes);
+    check("madvise", address, bytes);
     return (int)syscall(SYS_madvise, address, bytes, advice);
 }
 
 int mprotect(void *address, size_t bytes, int protection)
 {
-    pages_check("mprotect", address, bytes);
+    check("mprotect", address, bytes);
     return (int)syscall(SYS_mprotect, address, bytes, protection);
 }
 
 /* One byte for each of the larger pages, which is in memory when a part of it is. */
 int mincore(void *address, size_t bytes, unsigned char *resident)
 {
-    pages_check("mincore", address, bytes);
+    check("mincore", address, bytes);
     for (size_t page = 0; page < bytes / PAGE_BYTES; page++) {
         unsigned char parts[PAGE_BYTES / SMALL_PAGE_BYTES];
         if (syscall(SYS_mincore, (char *)address + page * PAGE_BYTES, (size_t)PAGE_BYTES, parts) != 0)
@@ -143,7 +176,7 @@ void *mremap(void *address, size_t old_bytes, size_t new_bytes, int flags, ...)
     va_start(arguments, flags);
     void *target = (flags & MREMAP_FIXED) != 0 ? va_arg(arguments, void *) : NULL;
     va_end(arguments);
-    pages_check("mremap", address, old_bytes);
-    pages_check("mremap", target, new_bytes);
+    check("mremap", address, old_bytes);
+    check("mremap", target, new_bytes);
     return (void *)syscall(SYS_mremap, address, old_bytes, new_bytes, flags, target);
 }

@@ -28,6 +28,8 @@ def environment(preloaded, **extra):
     variables.update(extra)
     if preloaded:
         variables["LD_PRELOAD"] = LIBRARY
+        if "TEST_LARGER_PAGES" in os.environ:
+            variables["LD_PRELOAD"] = os.environ["TEST_LARGER_PAGES"] + ":" + LIBRARY
         if "TARN_GUARD_SAMPLE" in os.environ:
             variables["TARN_GUARD_SAMPLE"] = os.environ["TARN_GUARD_SAMPLE"]
     return variables

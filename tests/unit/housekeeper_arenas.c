@@ -246,12 +246,12 @@ static void trim_in_a_fork_handler(void **state)
     assert_int_equal(pthread_barrier_init(&entered, NULL, 2), 0);
     assert_int_equal(pthread_create(&thread, NULL, walk_for_a_while, &entered), 0);
     pthread_barrier_wait(&entered);
-    struct span span = dirty_span(2);
+    struct span span = dirty_span(4); /* a whole page, whatever its size */
     (void)empty_arena();
     give(&span, span.mask);
     housekeeper_before_fork();
     lock_forking = true;
-    assert_int_equal(housekeeper_trim(0), 2 * SLOT_BYTES);
+    assert_int_equal(housekeeper_trim(0), 4 * SLOT_BYTES);
     bool waited = atomic_load(&left);
     lock_forking = false;
     housekeeper_after_fork();

@@ -107,6 +107,25 @@ static void slots_beside_the_header_are_cleared(void **state)
     give(&again, 0);
 }
 
+/* The hardened library leaves the arena's last slot alone, and the others of its page go all the same. */
+static void the_last_page_goes(void **state)
+{
+    (void)state;
+    struct span span = written_slots(0x010); /* keeps the arena */
+    struct arena *arena = span.arena;
+    struct span last;
+    uint64_t page = UINT64_C(15) << 60 & arena_usable_mask(ARENA_WORDS - 1);
+    assert_true(arena_list_extend(arena, ARENA_WORDS - 1, page, &last));
+    memset(span_start(&last), 'd', span_bytes(&last));
+    give(&last, last.mask);
+    purge_all_that_is_due();
+    assert_int_equal(arena->dirty[ARENA_WORDS - 1], 0);
+    assert_int_equal(pages_resident(span_start(&last), span_bytes(&last)), 0);
+    give(&span, span.mask);
+    housekeeper_trim(0);
+    assert_false(page_is_mapped(arena));
+}
+
 /* Whatever was given back dirty comes back dirty, or zero. */
 static void any_order(void **state)
 {
@@ -141,11 +160,9 @@ static void any_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(the_library_believes_it),
-        TEST(a_page_goes_when_all_its_slots_are_free),
-        TEST(clean_neighbours_go_along),
-        TEST(slots_beside_the_header_are_cleared),
-        TEST(any_order),
+        TEST(the_library_believes_it),   TEST(a_page_goes_when_all_its_slots_are_free),
+        TEST(clean_neighbours_go_along), TEST(slots_beside_the_header_are_cleared),
+        TEST(the_last_page_goes),        TEST(any_order),
     };
     return cmocka_run_group_tests(tests, housekeeping_begin, NULL);
 }

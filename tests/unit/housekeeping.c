@@ -4,6 +4,7 @@
 #include "arena/arena_list.h"
 #include "base/bits.h"
 #include "os/clock.h"
+#include "os/map.h"
 #include "os/settings.h"
 
 #include <string.h>
@@ -44,10 +45,20 @@ void tick(void)
     tick_after(housekeeper_interval_ms());
 }
 
+static uint32_t slots_per_page(void)
+{
+    return map_page_bytes() > SLOT_BYTES ? (uint32_t)(map_page_bytes() / SLOT_BYTES) : 1;
+}
+
 struct span claim_new(uint32_t slots)
 {
     struct span span;
+    uint32_t unit = slots_per_page();
     must(arena_list_claim_new(slots, slots, &span));
+    if (unit > 1) { /* the header's page is another */
+        give(&span, 0);
+        must(arena_list_extend(span.arena, 0, bits_ones(slots) << unit, &span));
+    }
     return span;
 }
 
@@ -106,6 +117,28 @@ struct arena *dirty_arena(void)
         give(&span, all);
     }
     return arena;
+}
+
+/* Of the slots on one page. Beside the header nothing is excused, as those are cleared without purging. */
+static uint32_t page_dirty_beside_used(struct arena *arena, uint32_t first, uint32_t slots)
+{
+    uint32_t word = first / WORD_SLOTS;
+    uint64_t page = bits_ones(slots) << first % WORD_SLOTS & arena_usable_mask(word);
+    uint64_t free = atomic_load(&arena->free[word]) & page;
+    bool is_excused = first >= ARENA_HEADER_SLOTS && free != page;
+    return is_excused ? bits_count(atomic_load(&arena->dirty[word]) & page) : 0;
+}
+
+uint32_t dirty_beside_used(void)
+{
+    uint32_t unit = slots_per_page();
+    uint32_t dirty = 0;
+    for (uint32_t number = 0; number < arena_list_bound(); number++) {
+        struct arena *arena = arena_list_get(number);
+        for (uint32_t first = 0; arena != NULL && first < ARENA_SLOTS; first += unit)
+            dirty += page_dirty_beside_used(arena, first, unit);
+    }
+    return dirty;
 }
 
 unsigned count_listed(struct arena *const arenas[], unsigned count)

@@ -22,7 +22,7 @@ void tick_after(uint64_t more_ms);
 /* The next tick that is due. */
 void tick(void);
 
-/* Slots of a new arena; the same, written to all over. */
+/* Slots of a new arena, from the beginning of a page on; the same, written to all over. */
 struct span claim_new(uint32_t slots);
 struct span dirty_span(uint32_t slots);
 struct span part(const struct span *span, uint64_t mask);
@@ -38,6 +38,10 @@ void give(const struct span *span, uint64_t dirty);
 /* New arenas: wholly free; with all slots dirty (to which nothing is written). */
 struct arena *empty_arena(void);
 struct arena *dirty_arena(void);
+
+/* Dirty slots of all arenas that cannot be purged: where a page holds several slots, one beside them is in
+ * use. */
+uint32_t dirty_beside_used(void);
 
 unsigned count_listed(struct arena *const arenas[], unsigned count);
 unsigned count_mapped(struct arena *const arenas[], unsigned count);

@@ -26,6 +26,11 @@ static int make_arena(void **state)
         return -1;
     map_allow_huge(arena, ARENA_BYTES, false);
     arena_initialise(arena, 0);
+    if (page > SLOT_BYTES) { /* the first pool lies on no page of the header */
+        struct span beside;
+        uint64_t mask = bits_ones((unsigned)(page / SLOT_BYTES)) & arena_usable_mask(0);
+        return arena_claim_exactly(arena, 0, mask, &beside) ? 0 : -1;
+    }
     return 0;
 }
 
@@ -147,12 +152,19 @@ static void check_residency(const struct pool *pool, uint32_t touched)
     size_t resident = 0;
     size_t last = SIZE_MAX;
     for (uint32_t i = 0; i < touched; i++) {
-        size_t number = (size_t)i * pool->block_bytes / page;
-        resident += number != last;
-        last = number;
-        assert_true(page_is_resident(start + number * page));
+        const char *block = start + (size_t)i * pool->block_bytes;
+        resident += (uintptr_t)block / page != last;
+        last = (uintptr_t)block / page;
+        assert_true(page_is_resident(block));
     }
     assert_int_equal(pages_resident(start, pool->slots * SLOT_BYTES), resident);
+}
+
+/* Of the page in which a block ends that begins there, seen from the pool's start. */
+static size_t first_page_end(struct pool *pool, size_t block_begin)
+{
+    char *end = pool_start(pool) + block_begin + pool->block_bytes;
+    return (size_t)((char *)bits_align_up((uintptr_t)end, page) - pool_start(pool));
 }
 
 static void carving_touches_a_page_at_a_time(void **state)
@@ -166,7 +178,7 @@ static void carving_touches_a_page_at_a_time(void **state)
             uint32_t end = pool_carved(pool);
             assert_true(end > taken && end <= pool->capacity);
             /* Up to the end of the page in which the first of them ends, and no further. */
-            size_t limit = bits_align_up((size_t)(taken + 1) * pool->block_bytes, page);
+            size_t limit = first_page_end(pool, (size_t)taken * pool->block_bytes);
             assert_true((size_t)end * pool->block_bytes <= limit);
             assert_true(end == pool->capacity || (size_t)(end + 1) * pool->block_bytes > limit);
             check_residency(pool, end);
@@ -178,11 +190,22 @@ static void carving_touches_a_page_at_a_time(void **state)
         }
         assert_int_equal(taken, pool->capacity);
         assert_false(pool_carve(pool));
-        map_purge(pool_start(pool), pool->slots * SLOT_BYTES);
+        map_purge(pool_start(pool), bits_align_up(pool->slots * SLOT_BYTES, page));
         owned_write(&pool->count, 1);
         size_t used_slots = ((size_t)pool->capacity * pool->block_bytes + SLOT_BYTES - 1) / SLOT_BYTES;
         close(pool, bits_ones((unsigned)used_slots));
     }
+}
+
+/* Pages larger than slots: a pool may begin inside one. */
+static void carving_ends_with_a_page_of_the_system(void **state)
+{
+    (void)state;
+    open_pool(0, 0);
+    struct pool *pool = open_pool(class_of_size(2048), 0);
+    assert_true(pool_carve(pool));
+    check_residency(pool, pool_carved(pool));
+    assert_int_equal(pages_resident(pool_start(pool), pool->slots * SLOT_BYTES), 1);
 }
 
 static void pages_touched_before_are_carved_at_once(void **state)
@@ -199,7 +222,25 @@ static void pages_touched_before_are_carved_at_once(void **state)
 
     struct pool *partly = open_pool(class, bits_ones(class_pool_slots(class)) >> 1);
     assert_true(pool_carve(partly));
-    assert_int_equal(pool_carved(partly), page / partly->block_bytes);
+    assert_int_equal(pool_carved(partly), first_page_end(partly, 0) / partly->block_bytes);
+}
+
+/* Carves once more, takes those blocks, and lets go of them. Returns where the last of them ends: in the page
+ * where the first of them does. */
+static size_t carve_and_take(struct pool *pool, size_t reached)
+{
+    size_t limit = first_page_end(pool, reached);
+    assert_true(pool_carve(pool));
+    for (; reached + pool->block_bytes <= limit; reached += pool->block_bytes)
+        take(pool);
+    assert_ptr_equal(pool->free, &pool_end);
+    owned_write(&pool->count, 1);
+    return reached;
+}
+
+static uint64_t slots_reached(size_t bytes)
+{
+    return bits_ones((unsigned)((bytes + SLOT_BYTES - 1) / SLOT_BYTES));
 }
 
 static void dirt_is_what_was_carved_or_dirty_before(void **state)
@@ -209,15 +250,12 @@ static void dirt_is_what_was_carved_or_dirty_before(void **state)
     close(open_pool(class, 0), 0);
     close(open_pool(class, 0xa0), 0xa0);
     struct pool *pool = open_pool(class, 0x40);
-    pool_carve(pool); /* one block, 6144 bytes */
-    close(pool, 0x41);
+    size_t reached = carve_and_take(pool, 0); /* one block, where pages are of 4 KiB */
+    close(pool, 0x40 | slots_reached(reached));
     pool = open_pool(class, 0);
-    for (unsigned i = 0; i < 3; i++) { /* three blocks reach into the second slot */
-        pool_carve(pool);
-        take(pool);
-    }
-    owned_write(&pool->count, 1);
-    close(pool, 0x03);
+    for (reached = 0; reached <= SLOT_BYTES;) /* there three blocks reach into the second slot */
+        reached = carve_and_take(pool, reached);
+    close(pool, slots_reached(reached));
 }
 
 /* ---- what is known of a pool ---- */
@@ -349,6 +387,7 @@ int main(void)
         TEST(an_open_pool_is_current_and_empty),
         TEST(checked_words_are_near_no_owner),
         TEST(carving_touches_a_page_at_a_time),
+        TEST(carving_ends_with_a_page_of_the_system),
         TEST(pages_touched_before_are_carved_at_once),
         TEST(dirt_is_what_was_carved_or_dirty_before),
         TEST(only_starts_of_carved_blocks_are_blocks),

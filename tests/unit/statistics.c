@@ -9,6 +9,7 @@
 
 #include "heap/thread.h"
 #include "heap/tick.h"
+#include "housekeeping.h"
 #include "tarn/tarn.h"
 #include "unit.h"
 
@@ -114,9 +115,10 @@ static void runs_are_counted(void **state)
     assert_int_equal(after.runs, before.runs);
     assert_int_equal(tarn_malloc_trim(0), 1);
     collect(&after);
-    assert_int_equal(after.dirty_slots, 0);
+    assert_int_equal(after.dirty_slots, dirty_beside_used());
     assert_int_equal(after.raw.cached_bytes, 0);
-    assert_true(after.housekeeper.purged_bytes >= before.housekeeper.purged_bytes + 34 * 16 * KIB);
+    assert_true(after.housekeeper.purged_bytes >=
+                before.housekeeper.purged_bytes + (34 - after.dirty_slots) * 16 * KIB);
 }
 
 static void raw_blocks_are_counted(void **state)

@@ -10,6 +10,7 @@
 #include "heap/park.h"
 #include "heap/run.h"
 #include "heap/slot_cache.h"
+#include "housekeeping.h"
 #include "os/clock.h"
 #include "os/settings.h"
 #include "raw/raw.h"
@@ -218,7 +219,8 @@ static void a_heartbeat_keeps_house(void **state)
     slot_cache_flush(heap);
     assert_true(arena_list_ledger().dirty_slots > 0);
     settings.purge_delay_ms = 40;
-    for (unsigned i = 0; i < 100 && (parked->pool_slots > 0 || arena_list_ledger().dirty_slots > 0); i++) {
+    for (unsigned i = 0;
+         i < 100 && (parked->pool_slots > 0 || arena_list_ledger().dirty_slots > dirty_beside_used()); i++) {
         heap->tick_ms = 0;
         tick_heartbeat(heap, 16);
         sleep_ms(30);
@@ -226,7 +228,7 @@ static void a_heartbeat_keeps_house(void **state)
     settings.purge_delay_ms = 1000;
     assert_int_equal(parked->pool_slots, 0);
     assert_int_equal(parked->span_slots, 0);
-    assert_int_equal(arena_list_ledger().dirty_slots, 0);
+    assert_int_equal(arena_list_ledger().dirty_slots, dirty_beside_used());
 }
 
 static void in_need_everything_is_given_back(void **state)

@@ -257,6 +257,7 @@ static const struct change refused[] = {
     {"DIRTY_LIMIT", "65T", "TARN_DIRTY_LIMIT=65T is not understood, expected a number with a unit"},
     {"RUN_THRESHOLD", "64K", "TARN_RUN_THRESHOLD=64K is not understood, expected a number with a unit"},
     {"HUGE_PAGES", "1\033[2J", "TARN_HUGE_PAGES=1?[2J is not understood, expected never, system"},
+    {"STATS_FILE", "/tmp/x", "TARN_STATS_FILE cannot be changed while the process runs"},
     {"CHECK", "1", "TARN_CHECK cannot be changed while the process runs"},
     {"EXIT_CHECK", "0", "TARN_EXIT_CHECK cannot be changed while the process runs"},
     {"GUARD_SAMPLE", "1/1", "TARN_GUARD_SAMPLE cannot be changed while the process runs"},

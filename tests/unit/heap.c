@@ -408,6 +408,8 @@ static void marks_of_free_blocks(void **state)
     /* Looks like a heap's, but none is there. */
     uintptr_t offset = (uintptr_t)&other->foreign[3] % HEAP_ALIGNMENT;
     assert_false(heap_marks_free((const struct pool *)(HEAP_ALIGNMENT * 5 + offset), pool));
+    /* A small number of the program's own, as a heap at 0 would have it. */
+    assert_false(heap_marks_free((const struct pool *)(uintptr_t)offset, pool));
     park_leave(other);
     give(block);
 }

@@ -9,6 +9,11 @@
 #if TARN_PROBES
 #include <sys/sdt.h>
 
+/* That header's macros leave the arguments of an ellipsis out. */
+#ifdef __clang__
+#pragma clang diagnostic ignored "-Wgnu-zero-variadic-macro-arguments"
+#endif
+
 #define PROBE_1(name, a)       DTRACE_PROBE1(tarn, name, a)
 #define PROBE_2(name, a, b)    DTRACE_PROBE2(tarn, name, a, b)
 #define PROBE_3(name, a, b, c) DTRACE_PROBE3(tarn, name, a, b, c)

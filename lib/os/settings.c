@@ -311,7 +311,7 @@ static void warn(struct text *line)
 /* The beginning of what the environment says, in one line whatever it holds. */
 static void show_given(struct text *line, const char *given, size_t length)
 {
-    char shown[SHOWN_BYTES] = {0};
+    char shown[SETTING_PATH_BYTES] = {0};
     for (size_t i = 0; i < length && i < sizeof shown - 1 && given[i] != '\0'; i++)
         shown[i] = (unsigned char)given[i] < ' ' || given[i] == 0x7f ? '?' : given[i];
     text_string(line, shown);
@@ -329,14 +329,14 @@ static const struct setting *find(const char *name)
 static void refuse_name(struct text *answer, const char *name)
 {
     text_string(answer, "there is no setting ");
-    show_given(answer, name, SHOWN_BYTES);
+    show_given(answer, name, SHOWN_BYTES - 1);
 }
 
 static void refuse_value(struct text *answer, const struct setting *setting, const char *value)
 {
     text_string(answer, setting->name);
     text_string(answer, "=");
-    show_given(answer, value, SHOWN_BYTES);
+    show_given(answer, value, SHOWN_BYTES - 1);
     text_string(answer, " is not understood, expected ");
     show_expected(answer, setting);
 }

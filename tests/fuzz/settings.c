@@ -57,7 +57,9 @@ static bool is_one_line(const char *text, size_t length)
 static void must_be_shown(const char *name, const char *value, void *context)
 {
     (void)context;
-    must(strncmp(name, "TARN_", 5) == 0 && value[0] != '\0' && strlen(value) < 32);
+    bool is_path = strcmp(name, "TARN_STATS_FILE") == 0;
+    must(strncmp(name, "TARN_", 5) == 0 && (is_path || value[0] != '\0') &&
+         strlen(value) < (is_path ? SETTING_PATH_BYTES : 32));
 }
 
 static void apply(const char *assignment)
